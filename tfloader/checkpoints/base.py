@@ -1,0 +1,162 @@
+"""What every checkpoint is: names, a shape and a dtype for each, and `read(name)`, which gives one array.
+
+The containers (one module each) fill in `specs` when they open a file and implement `_read`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from tfloader.errors import CheckpointError, listing
+
+DTYPES = {
+    **{name: np.dtype(name) for name in ("bool", "float16", "float32", "float64")},
+    **{name: np.dtype(name) for name in ("int8", "int16", "int32", "int64")},
+    **{name: np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+ALIGNMENT = 64
+_MAX_RANK = 32
+
+
+def show(name: str) -> str:
+    """A tensor or file name as errors print it: quoted, and cut where it is absurdly long."""
+    return repr(name) if len(name) <= 200 else f"{name[:150]!r}... ({len(name)} characters)"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of one tensor. `dtype` is a numpy-style name, one of `DTYPES`.
+
+    Raises:
+        CheckpointError: the dtype is not supported, or no array can have this shape.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise CheckpointError(f"dtype {show(self.dtype)} is not one of {', '.join(DTYPES)}")
+        shape = tuple(self.shape)
+        # bool is an int in Python, but not a size.
+        if any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0 for n in shape):
+            raise CheckpointError(f"shape {shape} has a size that is not a whole number >= 0")
+        if len(shape) > _MAX_RANK:
+            raise CheckpointError(f"it has {len(shape)} dimensions; at most {_MAX_RANK} are supported")
+        shape = tuple(int(n) for n in shape)
+        # numpy multiplies the sizes that are not 0, so (0, 2**62) cannot be an array either.
+        if math.prod(n or 1 for n in shape) * DTYPES[self.dtype].itemsize >= 2**63:
+            raise CheckpointError(f"shape {shape} is larger than any memory")
+        object.__setattr__(self, "shape", shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * DTYPES[self.dtype].itemsize
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        return DTYPES[self.dtype]
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: str | np.dtype) -> np.ndarray:
+    """An uninitialised C-contiguous array whose data starts at a multiple of 64 bytes.
+
+    TensorFlow's `from_dlpack` takes such an array without a copy.
+    """
+    dtype = DTYPES[dtype] if isinstance(dtype, str) else np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, buffer=raw, offset=-raw.ctypes.data % ALIGNMENT)
+
+
+class Checkpoint(Mapping[str, TensorSpec]):
+    """A read-only mapping from tensor names to `TensorSpec`, with `read(name)` for the data.
+
+    Attributes:
+        format: "tensorflow", "safetensors", "hdf5", "torch" or "memory".
+        path: the file, prefix or folder that errors name.
+        files: the files that hold the tensors.
+        skipped: entries of the file that are no tensors of numbers, as {name: reason}.
+    """
+
+    format = ""
+
+    def __init__(
+        self,
+        path: str,
+        files: tuple[str, ...],
+        specs: dict[str, TensorSpec],
+        skipped: dict[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self.files = files
+        self.skipped = skipped or {}
+        self._specs = specs
+        self._closed = False
+
+    def __getitem__(self, name: str) -> TensorSpec:
+        return self._specs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._specs
+
+    def __repr__(self) -> str:
+        return f"<{self.format} checkpoint {self.path!r}: {len(self)} tensors>"
+
+    def read(self, name: str) -> np.ndarray:
+        """Reads one tensor; may be called from several threads.
+
+        Returns:
+            A fresh C-contiguous array of the spec's shape and dtype (native byte order; bfloat16 as
+            `ml_dtypes.bfloat16`) that nothing else refers to. Where it is a view of a TensorFlow
+            tensor it is flagged read-only.
+
+        Raises:
+            CheckpointError: the name is not in the checkpoint, or its data cannot be read.
+        """
+        self._check_readable(name)
+        return self._read(name, self._specs[name])
+
+    def close(self) -> None:
+        """Closes the files. Reading afterwards is an error; closing twice is not."""
+        self._closed = True
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
+        raise NotImplementedError
+
+    def _check_readable(self, name: str) -> None:
+        if self._closed:
+            raise CheckpointError(f"{self.path}: the checkpoint was closed. Open it again to read from it.")
+        if name in self._specs:
+            return
+        if name in self.skipped:
+            raise CheckpointError(f"{self.path}: {show(name)} cannot be read: {self.skipped[name]}.")
+        near = difflib.get_close_matches(str(name)[:200], list(self._specs)[:5000], n=3)
+        hint = f" The nearest names are:\n{listing(map(show, near))}" if near else ""
+        raise CheckpointError(
+            f"{self.path}: there is no tensor {show(str(name))} among its {len(self)} tensors.{hint}"
+        )

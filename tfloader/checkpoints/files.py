@@ -1,0 +1,161 @@
+"""What a file really is, told from its first bytes, so that an error can say it.
+
+Most broken checkpoints are not subtly broken: they are a Git LFS pointer, a web page, an archive that was
+not unpacked, or a good file under another format's name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from typing import Any
+
+from tfloader.checkpoints.base import show
+from tfloader.checkpoints.table import TABLE_MAGIC
+from tfloader.errors import CheckpointError
+
+MAX_JSON_BYTES = 100_000_000
+
+_AGAIN = "Download it again and compare the size with the publisher's."
+_DESCRIPTIONS = {
+    # kind: (what it is, what to do about it)
+    "empty": ("an empty file (0 bytes)", _AGAIN),
+    "git-lfs": (
+        "a Git LFS pointer, a small text that stands for the real file",
+        "Run `git lfs pull` in the repository that it came from, or download the file itself.",
+    ),
+    "html": (
+        "a web page (HTML or XML), not weights",
+        "Open it in a browser to see what it says; then download again.",
+    ),
+    "json": ("JSON text, not weights", "If it is an error message saved under this name, download again."),
+    "safetensors": ("a safetensors file", "Rename it to end in .safetensors."),
+    "hdf5": ("an HDF5 file", "Rename it to end in .h5."),
+    "torch": ("a PyTorch file", "Rename it to end in .bin."),
+    "torch-legacy": (
+        "a PyTorch file (in the format before 1.6) or another pickle",
+        "Rename it to end in .bin.",
+    ),
+    "npz": ("a NumPy .npz archive", "Load it with numpy and pass a dict of its arrays."),
+    "keras": (
+        "a .keras archive",
+        "Load it with keras.saving.load_model, or unpack it and open model.weights.h5.",
+    ),
+    "zip": ("a zip archive", "Unpack it and open the folder that comes out."),
+    "broken-zip": ("a zip archive that is cut short or damaged", _AGAIN),
+    "gzip": ("a gzip archive", "Unpack it and open what comes out."),
+    "tar": ("a tar archive", "Unpack it and open what comes out."),
+    "gguf": ("a GGUF file", "Look for the same model as safetensors."),
+    "tf-index": (
+        "a TensorFlow checkpoint index (or a checkpoint of before 2016, which has no other file)",
+        "Rename it to end in .index, next to its .data-00000-of-00001 file.",
+    ),
+}
+
+
+def sniff(path: str) -> str:
+    """The kind of content that `path` holds, a key of the descriptions above, or "unknown"."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(512)
+        file.seek(max(0, size - 8))
+        tail = file.read(8)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    starts = {
+        b"version https://git-lfs": "git-lfs",
+        b"\x89HDF\r\n\x1a\n": "hdf5",
+        b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9": "torch-legacy",
+        b"\x1f\x8b": "gzip",
+        b"GGUF": "gguf",
+    }
+    if size == 0:
+        return "empty"
+    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= MAX_JSON_BYTES:
+        return "safetensors"
+    for start, kind in starts.items():
+        if head.startswith(start):
+            return kind
+    if head.startswith(b"PK\x03\x04"):
+        return _kind_of_zip(path)
+    if head[257:262] == b"ustar":
+        return "tar"
+    if tail == TABLE_MAGIC:
+        return "tf-index"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "html"
+    return "json" if text.startswith((b"{", b"[")) else "unknown"
+
+
+def _kind_of_zip(path: str) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return "broken-zip"
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+        return "torch"
+    if "model.weights.h5" in names:
+        return "keras"
+    return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
+
+
+def describe(kind: str) -> str:
+    """What the kind is and what to do about it, as the middle of a sentence and a sentence after it."""
+    what, advice = _DESCRIPTIONS.get(kind, ("a file of no known format", _AGAIN))
+    return f"{what}. {advice}"
+
+
+def expect(path: str, expected: str, *kinds: str) -> str:
+    """Checks that `path` is a readable file which is not recognisably something else; gives its kind.
+
+    "unknown" passes: the container's own parser can say more about it.
+
+    Raises:
+        CheckpointError: the file is missing, a folder, unreadable, or recognised as not one of `kinds`.
+    """
+    try:
+        if os.path.isdir(path):
+            raise CheckpointError(f"{path}: this is a folder; expected {expected}.")
+        kind = sniff(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if kind not in (*kinds, "unknown"):
+        raise CheckpointError(f"{path}: expected {expected}, but this is {describe(kind)}")
+    return kind
+
+
+def unreadable(path: str, error: OSError) -> CheckpointError:
+    """The error for a file that the operating system does not give us."""
+    if isinstance(error, FileNotFoundError):
+        return CheckpointError(f"{path}: there is no such file. Check the path, or download it again.")
+    if isinstance(error, PermissionError):
+        return CheckpointError(f"{path}: no permission to read it. Change its mode or owner, or copy it.")
+    return CheckpointError(
+        f"{path}: reading failed: {error.strerror or error}. Check the disk, or copy it again."
+    )
+
+
+def parse_json(path: str, data: bytes, what: str) -> dict[str, Any]:
+    """Parses a JSON object strictly: a key that comes twice is refused, since parsers disagree about it."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+            raise ValueError(f"the key {show(twice)} comes more than once")
+        return result
+
+    try:
+        value = json.loads(data, object_pairs_hook=unique)
+    except RecursionError:
+        raise CheckpointError(f"{path}: {what} is nested absurdly deep. {_AGAIN}") from None
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        reason = str(error)[:300]
+        raise CheckpointError(f"{path}: {what} is not valid JSON: {reason}. {_AGAIN}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{path}: {what} is a JSON {type(value).__name__}, expected an object. {_AGAIN}"
+        )
+    return value

@@ -1,0 +1,141 @@
+"""HDF5 files of weights, such as `tf_model.h5`: every dataset is a tensor, named by its full path.
+
+HDF5 can point out of the file, compute data, and declare far more than it stores. h5py follows all of that
+silently, so everything but plain datasets that are stored in the file itself is refused here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, aligned_empty, show
+from tfloader.checkpoints.files import expect, unreadable
+from tfloader.errors import CheckpointError, listing
+
+if TYPE_CHECKING:
+    import h5py
+
+# Filters that cannot expand data without bound: at most one of the compressions, which reach about 1000:1.
+_COMPRESSIONS = {1: "gzip", 4: "szip", 32000: "lzf"}
+_CHECKS = {2: "shuffle", 3: "fletcher32"}
+
+
+class Hdf5Checkpoint(Checkpoint):
+    """One HDF5 file. Names have no leading slash and keep a `:0` at the end."""
+
+    format = "hdf5"
+
+    def __init__(self, path: str) -> None:
+        expect(path, "an HDF5 file", "hdf5")
+        h5py = _import_h5py(path)
+        try:
+            self._file = h5py.File(path, "r", locking="best-effort")
+        except OSError as error:
+            if error.errno is not None:
+                raise unreadable(path, error) from error
+            raise CheckpointError(
+                f"{path}: not an intact HDF5 file: {error}. It may be cut short; download it again."
+            ) from error
+        try:
+            specs, problems = _walk(self._file)
+        except Exception as error:  # the C library reports damage as whatever h5py maps it to
+            self._file.close()
+            raise CheckpointError(f"{path}: damaged HDF5 file: {error}. Download it again.") from error
+        if problems:
+            self._file.close()
+            raise CheckpointError(
+                f"{path}: holds more than plain arrays of numbers that are stored in the file itself, so it "
+                f"is not read. Get the weights as safetensors, or from whom you trust:\n{listing(problems)}"
+            )
+        super().__init__(path, (path,), specs)
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
+
+    def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
+        result = aligned_empty(spec.shape, spec.dtype)
+        try:
+            if spec.size:
+                self._file[name].read_direct(result)  # also turns big-endian data into native
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.path}: reading {show(name)} failed: {error}. Download the file again."
+            ) from error
+        return result
+
+
+def _import_h5py(path: str):
+    try:
+        import h5py
+    except ImportError as error:
+        raise CheckpointError(f"{path}: reading HDF5 needs h5py. Run: pip install h5py") from error
+    return h5py
+
+
+def _walk(file: h5py.File) -> tuple[dict[str, TensorSpec], list[str]]:
+    """All datasets, and all that is wrong. Each group is entered once, so cycles of hard links end."""
+    import h5py
+
+    specs: dict[str, TensorSpec] = {}
+    problems: list[str] = []
+    seen = {file["/"]}
+    stack: list[tuple[str, h5py.Group]] = [("", file["/"])]
+    while stack:
+        prefix, group = stack.pop()
+        for key in group:
+            name = f"{prefix}{key}"
+            link = group.get(key, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                where = f"{getattr(link, 'filename', '')}{getattr(link, 'path', '')}"
+                kind = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
+                problems.append(f"{show(name)}: {kind} link to {show(where)}")
+                continue
+            item = group[key]
+            if isinstance(item, h5py.Group):
+                if item in seen:
+                    problems.append(f"{show(name)}: a group that is reached by two paths")
+                    continue
+                seen.add(item)
+                stack.append((f"{name}/", item))
+            elif isinstance(item, h5py.Dataset):
+                problem = _problem(item)
+                try:
+                    if problem is None:
+                        specs[name] = TensorSpec(item.shape, item.dtype.name)
+                except CheckpointError as error:
+                    problem = str(error)
+                if problem is not None:
+                    problems.append(f"{show(name)}: {problem}")
+    return dict(sorted(specs.items())), problems
+
+
+def _problem(dataset: h5py.Dataset) -> str | None:
+    """Why this dataset is not plain numbers stored in this file; None if it is."""
+    if dataset.shape is None:
+        return "it has no value (a null dataspace)"
+    if dataset.dtype.name not in DTYPES:
+        return f"its dtype is {dataset.dtype}, expected numbers"
+    if dataset.is_virtual:
+        return "a virtual dataset, which takes its data from other files"
+    if dataset.external:
+        return f"its data are in another file, {show(str(dataset.external[0][0]))}"
+    declared, stored = dataset.nbytes, dataset.id.get_storage_size()
+    filters = dataset.id.get_create_plist()
+    codes = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
+    unknown = [code for code in codes if code not in _COMPRESSIONS and code not in _CHECKS]
+    if unknown:
+        return f"it is stored through the filter number {unknown[0]}, which is not supported"
+    compressed = [code for code in codes if code in _COMPRESSIONS]
+    if len(compressed) > 1:
+        return "it is compressed more than once"
+    if dataset.chunks is None or not compressed:
+        if stored < declared:
+            return f"it declares {declared} bytes, but {stored} are stored"
+        return None
+    expected = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    found = dataset.id.get_num_chunks()
+    return None if found >= expected else f"{found} of its {expected} chunks are stored"

@@ -1,0 +1,137 @@
+"""Writes safetensors files one tensor at a time, sharded where they are large.
+
+Nothing at the final names changes until everything is on the disk under temporary names. Then the files are
+renamed, the index last, so that a crash leaves the old checkpoint, the new one, or one that is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+from tfloader.checkpoints.files import MAX_JSON_BYTES
+from tfloader.checkpoints.safetensors import DTYPES
+from tfloader.checkpoints.writing import Item, checked_items, fetch, staging, sync
+from tfloader.errors import CheckpointError
+
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+def write_safetensors(
+    folder: str | os.PathLike[str],
+    tensors: Iterable[Item],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    max_shard_bytes: int = 5 * 1000**3,
+    stem: str = "model",
+) -> list[str]:
+    """Writes `<stem>.safetensors`, or several shards and `<stem>.safetensors.index.json`.
+
+    Args:
+        folder: made if it is not there. An earlier save of the same stem in it is replaced.
+        tensors: (name, TensorSpec, zero-argument callable that gives the array). Each array is asked for
+            once and let go before the next. In a file, the tensors of wider dtypes come first, because
+            readers need their data aligned; else the given order is kept.
+        metadata: strings for the header, besides `{"format": "pt"}`.
+        max_shard_bytes: tensor bytes in one file; a single larger tensor gets a file of its own.
+        stem: the first part of the file names.
+
+    Returns:
+        The paths that were written; of a sharded save, the index comes last.
+
+    Raises:
+        CheckpointError: names, specs or arrays do not fit, or the files cannot be written. Temporary files
+            are removed then, and the files of an earlier save stay.
+    """
+    folder = os.fspath(folder)
+    metadata = {"format": "pt", **(metadata or {})}
+    if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
+        raise CheckpointError(f"{folder}: metadata must map str to str, found {metadata!r}.")
+    if not stem or not re.fullmatch(r"[\w.-]+", stem):
+        raise CheckpointError(f"{folder}: {stem!r} cannot be the first part of file names.")
+    items = checked_items(folder, tensors)
+    for name, _, _ in items:
+        if name == "__metadata__":
+            raise CheckpointError(
+                f"{folder}: no tensor can be called __metadata__ in a safetensors file. Rename it."
+            )
+
+    shards = _split(items, max_shard_bytes)
+    total = sum(spec.nbytes for _, spec, _ in items)
+    single = f"{stem}.safetensors"
+    index = f"{stem}.safetensors.index.json"
+    names = (
+        [single]
+        if len(shards) == 1
+        else [f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    )
+    with staging(folder, total) as stage:
+        for name, shard in zip(names, shards, strict=True):
+            _write_file(os.path.join(stage, name), shard, metadata)
+        if len(shards) > 1:
+            weight_map = {item[0]: name for name, shard in zip(names, shards, strict=True) for item in shard}
+            text = json.dumps(
+                {"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True
+            )
+            with open(os.path.join(stage, index), "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                sync(file)
+            # Between the renames an old index would describe a mixture of old and new shards.
+            if any(os.path.exists(os.path.join(folder, name)) for name in names):
+                _remove(os.path.join(folder, index))
+            names.append(index)
+        for name in names:
+            os.replace(os.path.join(stage, name), os.path.join(folder, name))
+        sync(folder)
+        own = re.compile(re.escape(stem) + r"(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+        # Sorted backwards, the index goes before the shards that it names.
+        for name in sorted(os.listdir(folder), reverse=True):
+            if own.fullmatch(name) and name not in names:
+                os.remove(os.path.join(folder, name))
+    return [os.path.join(folder, name) for name in names]
+
+
+def _remove(path: str) -> None:
+    if os.path.lexists(path):
+        os.remove(path)
+
+
+def _split(items: list[Item], max_bytes: int) -> list[list[Item]]:
+    """Fills one shard after the other, in the given order."""
+    shards: list[list[Item]] = [[]]
+    filled = 0
+    for item in items:
+        nbytes = item[1].nbytes
+        if shards[-1] and filled + nbytes > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(item)
+        filled += nbytes
+    return shards
+
+
+def _write_file(path: str, items: list[Item], metadata: Mapping[str, str]) -> None:
+    # safetensors promises no alignment, but torch cannot view a float32 at an odd offset.
+    items = sorted(items, key=lambda item: -item[1].numpy_dtype.itemsize)
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name, spec, _ in items:
+        header[name] = {
+            "dtype": _CODES[spec.dtype],
+            "shape": spec.shape,
+            "data_offsets": [at, at + spec.nbytes],
+        }
+        at += spec.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_JSON_BYTES:
+        raise CheckpointError(
+            f"{path}: the header would have {len(text)} bytes, more than the format allows."
+        )
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for item in items:
+            file.write(fetch(path, item).reshape(-1).view("uint8"))
+        sync(file)

@@ -1,0 +1,99 @@
+"""Writes TensorFlow checkpoints in groups of about 1 GB, so that memory never holds the whole model.
+
+As with safetensors, everything is complete in a temporary folder before names change, and the index is last.
+TensorFlow checks a CRC for every tensor, so a mixture of old and new files can never be read as good.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+from tfloader.checkpoints.tensorflow import check_prefix
+from tfloader.checkpoints.writing import Item, checked_items, fetch, staging, sync
+from tfloader.errors import CheckpointError
+
+_GROUP_BYTES = 1000**3
+_STATE = "checkpoint"
+
+
+def write_tensorflow(prefix: str | os.PathLike[str], tensors: Iterable[Item]) -> list[str]:
+    """Writes `<prefix>.index`, its data files, and the `checkpoint` file that names it.
+
+    Args:
+        prefix: path and first part of the file names; the folder is made if it is not there.
+        tensors: (name, TensorSpec, zero-argument callable that gives the array). The callables are called
+            once each, in order; at most about 1 GB of arrays is held at a time, or one larger array.
+
+    Returns:
+        The paths that were written: data files, index, state file.
+
+    Raises:
+        CheckpointError: names, specs or arrays do not fit, or the files cannot be written. Temporary files
+            are removed then, and the files of an earlier save stay.
+    """
+    import tensorflow as tf
+
+    prefix = os.fspath(prefix)
+    check_prefix(prefix)
+    folder, base = os.path.split(prefix)
+    folder = folder or "."
+    if not base or re.search(r"[\0\n\"\\]", base):
+        raise CheckpointError(f"{prefix}: not a usable prefix. Give a path such as out/model.ckpt.")
+    items = checked_items(prefix, tensors)
+    if not items:
+        raise CheckpointError(f"{prefix}: there are no tensors to write.")
+    with staging(folder, sum(spec.nbytes for _, spec, _ in items)) as stage:
+        merged = os.path.join(stage, base)
+        try:
+            parts = []
+            for group in _groups(items):
+                parts.append(os.path.join(stage, f"part{len(parts)}"))
+                _save_group(tf, prefix, parts[-1], group)
+            with tf.init_scope(), tf.device("CPU:0"):
+                tf.raw_ops.MergeV2Checkpoints(
+                    checkpoint_prefixes=parts, destination_prefix=merged, delete_old_dirs=False
+                )
+        except tf.errors.OpError as error:
+            raise CheckpointError(
+                f"{prefix}: TensorFlow could not write it: {error.message}. Files of an earlier save stay."
+            ) from error
+        own = re.compile(re.escape(base) + r"\.(index|data-\d{5}-of-\d{5})")
+        names = sorted(name for name in os.listdir(stage) if own.fullmatch(name))  # "data" before "index"
+        with open(os.path.join(stage, _STATE), "w", encoding="utf-8") as file:
+            file.write(f'model_checkpoint_path: "{base}"\nall_model_checkpoint_paths: "{base}"\n')
+        names.append(_STATE)
+        for name in names:
+            with open(os.path.join(stage, name), "rb") as file:
+                os.fsync(file.fileno())
+        for name in names:
+            os.replace(os.path.join(stage, name), os.path.join(folder, name))
+        sync(folder)
+        for name in os.listdir(folder):
+            if own.fullmatch(name) and name not in names:
+                os.remove(os.path.join(folder, name))
+    return [os.path.join(folder, name) for name in names]
+
+
+def _save_group(tf, target: str, prefix: str, group: list[Item]) -> None:
+    with tf.init_scope(), tf.device("CPU:0"):
+        tf.raw_ops.SaveV2(
+            prefix=prefix,
+            tensor_names=[name for name, _, _ in group],
+            shape_and_slices=[""] * len(group),
+            tensors=[tf.convert_to_tensor(fetch(target, item)) for item in group],
+        )
+
+
+def _groups(items: list[Item]) -> list[list[Item]]:
+    groups: list[list[Item]] = []
+    filled = 0
+    for item in items:
+        nbytes = item[1].nbytes
+        if not groups or filled + nbytes > _GROUP_BYTES:
+            groups.append([])
+            filled = 0
+        groups[-1].append(item)
+        filled += nbytes
+    return groups

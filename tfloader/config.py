@@ -1,0 +1,322 @@
+"""The config of a model in our own words, and the tables that translate every public dialect into it.
+
+`TransformerConfig` is one frozen dataclass with the field's standard names. A `Dialect` is a two-way table of
+keys: it reads a release's config file into a `TransformerConfig` and writes one back. Each key of a file is
+translated, checked against the values that we implement, or listed as harmless; anything else is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfloader.activations import ACTIVATION_NAMES
+from tfloader.errors import ConfigError, listing
+
+REQUIRED = object()
+
+APPLICATIONS = ("encoder", "lm", "unilm")
+
+# Far above every public model, far below what would exhaust memory before a check.
+LIMITS = {
+    "vocab_size": 10_000_000,
+    "hidden_size": 100_000,
+    "embedding_size": 100_000,
+    "num_hidden_layers": 1_000,
+    "num_decoder_layers": 1_000,
+    "num_attention_heads": 4_096,
+    "attention_head_size": 16_384,
+    "intermediate_size": 1_000_000,
+    "max_position_embeddings": 10_000_000,
+    "type_vocab_size": 1_000_000,
+    "relative_attention_num_buckets": 65_536,
+    "relative_attention_max_distance": 10_000_000,
+}
+MAY_BE_ZERO = {"type_vocab_size", "num_hidden_layers", "num_decoder_layers"}
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Everything about a model that its weights do not say.
+
+    Attributes:
+        family: name of the family that builds it ("bert", "gpt2", "gpt2_ml", "t5", or a registered one).
+        hidden_act: "gelu" is the exact (erf) form, "gelu_tanh" the approximation; also "relu", "silu", "tanh",
+            "linear".
+        gated_feed_forward: the first product is multiplied by a second, linear one (T5 1.1).
+        embedding_size: width of the embeddings when it differs from hidden_size (factorised), else None.
+        attention_head_size: width of one head when it is not hidden_size / num_attention_heads, else None.
+        max_position_embeddings: rows of the position table; None where positions are relative.
+        type_vocab_size: rows of the segment table; 0 for none.
+        pad_token_id: id that is hidden from attention; None where every id is a real token (GPT-2).
+        application: "encoder" (sees both sides), "lm" (causal) or "unilm" (causal in segment 1 only).
+        tie_word_embeddings: the output layer is the transposed token embedding.
+        scale_logits: logits are multiplied by hidden_size ** -0.5 (T5 with tied embeddings).
+        cross_position_bias: the cross attention adds the decoder's position bias, as bert4keras did by default.
+        mask_zero_segments: with shared segment embeddings, segment 0 hides its position, as in bert4keras.
+        model_type: the release's own name of the model, where a family has several ("mt5" beside "t5").
+        extras: further settings of a family registered by a user.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str = "gelu"
+    gated_feed_forward: bool = False
+    embedding_size: int | None = None
+    attention_head_size: int | None = None
+    max_position_embeddings: int | None = None
+    type_vocab_size: int = 0
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    embedding_dropout_prob: float | None = None
+    initializer_range: float = 0.02
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    application: str = "encoder"
+    num_decoder_layers: int | None = None
+    decoder_start_token_id: int | None = None
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    tie_word_embeddings: bool = True
+    scale_logits: bool = False
+    cross_position_bias: bool = False
+    mask_zero_segments: bool = False
+    model_type: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise ConfigError(f"The config of this {self.family!r} model cannot be used:\n{listing(problems)}")
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.attention_head_size or self.hidden_size // self.num_attention_heads
+
+    def replace(self, **changes: Any) -> TransformerConfig:
+        """Returns a copy with some fields changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+
+CONFIG_FIELDS = tuple(item.name for item in dataclasses.fields(TransformerConfig))
+
+# What bert4keras called these; accepted in its config files and as keyword arguments.
+BERT4KERAS_NAMES = {
+    "max_position": "max_position_embeddings",
+    "segment_vocab_size": "type_vocab_size",
+    "dropout_rate": "hidden_dropout_prob",
+    "attention_dropout_rate": "attention_probs_dropout_prob",
+}
+
+
+def _problems(config: TransformerConfig) -> Iterable[str]:
+    for item in dataclasses.fields(config):
+        value, kind = getattr(config, item.name), str(item.type)
+        if value is None and "None" in kind:
+            continue
+        if kind.startswith("int"):
+            if isinstance(value, bool) or not isinstance(value, int):
+                yield f"{item.name} must be an integer, found {value!r}"
+            elif item.name in LIMITS:
+                lowest = 0 if item.name in MAY_BE_ZERO else 1
+                if not lowest <= value <= LIMITS[item.name]:
+                    yield f"{item.name} must lie between {lowest} and {LIMITS[item.name]}, found {value}"
+        elif kind.startswith("float"):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                yield f"{item.name} must be a number, found {value!r}"
+            elif not (0 <= value < 1):
+                yield f"{item.name} must lie in [0, 1), found {value!r}"
+        elif kind.startswith("bool") and not isinstance(value, bool):
+            yield f"{item.name} must be true or false, found {value!r}"
+        elif kind.startswith("str") and not isinstance(value, str):
+            yield f"{item.name} must be a string, found {value!r}"
+    if config.hidden_act not in ACTIVATION_NAMES:
+        yield f"hidden_act {config.hidden_act!r} is not implemented; there are {', '.join(ACTIVATION_NAMES)}"
+    if config.application not in APPLICATIONS:
+        yield f"application must be one of {', '.join(APPLICATIONS)}, found {config.application!r}"
+    sizes = (config.hidden_size, config.num_attention_heads)
+    if all(isinstance(size, int) and size > 0 for size in sizes):
+        if config.attention_head_size is None and config.hidden_size % config.num_attention_heads:
+            yield (
+                f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
+                f"{config.num_attention_heads}; give attention_head_size if that is meant"
+            )
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of a dialect: our field, their key, and the two-way translation of values.
+
+    `values` maps their value to ours where they differ; `default` is what a silent file means.
+    """
+
+    ours: str
+    theirs: str
+    default: Any = REQUIRED
+    values: Mapping[Any, Any] | None = None
+    aliases: tuple[str, ...] = ()
+
+    def read(self, value: Any) -> Any:
+        if self.values is None or not isinstance(value, (str, bool, int, type(None))):
+            return value
+        return self.values.get(value, value)
+
+    def write(self, value: Any) -> Any:
+        if self.values is None:
+            return value
+        return next((theirs for theirs, ours in self.values.items() if ours == value), value)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A release's config format as a two-way table.
+
+    Attributes:
+        name: what errors call it.
+        keys: the translated keys.
+        fixed: our fields that this format implies and cannot express otherwise.
+        only: their keys of which we implement just these values; the first one is what a silent file means.
+        harmless: their keys (regular expressions) that do not change what the model computes.
+        constants: keys written as they are.
+        finish_read: for what is not one key to one field: called with our fields (to be changed), their dictionary,
+            and the shapes of the checkpoint's tensors (empty where there is none).
+        finish_write: the same on the way out: called with the config and their dictionary (to be changed).
+    """
+
+    name: str
+    keys: tuple[Key, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    harmless: Collection[str] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    finish_read: Callable[[dict[str, Any], Mapping[str, Any], Mapping[str, tuple[int, ...]]], None] | None = None
+    finish_write: Callable[[TransformerConfig, dict[str, Any]], None] | None = None
+
+    def accepts(self, raw: Mapping[str, Any]) -> bool:
+        """Whether a file may be meant for this dialect: it names no other model type."""
+        return raw.get("model_type") in (None, self.constants.get("model_type"))
+
+    def missing(self, raw: Mapping[str, Any]) -> int:
+        """How many of the keys that this dialect needs a file lacks."""
+        needed = [key for key in self.keys if key.default is REQUIRED]
+        return sum(not {key.theirs, *key.aliases} & set(raw) for key in needed)
+
+    def read(
+        self,
+        raw: Mapping[str, Any],
+        source: str,
+        family: str,
+        overrides: Mapping[str, Any] | None = None,
+        ignore: Collection[str] = (),
+        tensors: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> TransformerConfig:
+        """Translates a config file's dictionary.
+
+        Args:
+            raw: their keys and values.
+            source: the file's name, for errors.
+            family: the family that builds the model.
+            overrides: our fields that take precedence over the file.
+            ignore: their keys that the user vouches for.
+            tensors: shapes of the checkpoint's tensors, for what the file leaves to them.
+
+        Raises:
+            ConfigError: naming every key that is missing, unknown, or has a value that is not implemented.
+        """
+        overrides = dict(overrides or {})
+        fields: dict[str, Any] = {"family": family, **self.fixed}
+        problems, used = [], {"model_type", *ignore}
+        if "model_type" in self.constants:
+            fields.setdefault("model_type", self.constants["model_type"])
+        for key in self.keys:
+            found = [name for name in (key.theirs, *key.aliases) if name in raw]
+            used.update(found)
+            if len({repr(raw[name]) for name in found}) > 1:
+                problems.append(f"{' and '.join(found)} mean the same but differ")
+            if found:
+                fields[key.ours] = key.read(raw[found[0]])
+            elif key.default is not REQUIRED:
+                fields[key.ours] = key.default
+            elif key.ours not in overrides:
+                problems.append(f"the key {key.theirs!r} is missing")
+        for name, allowed in self.only.items():
+            used.add(name)
+            if name in raw and name not in ignore and not any(_same(raw[name], value) for value in allowed):
+                supported = " or ".join(map(repr, allowed))
+                problems.append(f"{name} = {raw[name]!r} is not implemented; supported: {supported}")
+        known = [name for key in self.keys for name in (key.theirs, *key.aliases)] + list(self.only)
+        for name in raw:
+            if name not in used and not any(re.fullmatch(pattern, name) for pattern in self.harmless):
+                problems.append(_unknown(name, raw[name], known))
+        if problems:
+            raise ConfigError(
+                f"{source}: cannot be read as a {self.name} config:\n{listing(problems)}\n"
+                "A key that you know to change nothing can be named in ignore_config_keys=[...]."
+            )
+        if self.finish_read:
+            self.finish_read(fields, raw, tensors or {})
+        fields.update(overrides)
+        try:
+            return TransformerConfig(**fields)
+        except ConfigError as reason:
+            raise ConfigError(f"{source}: {reason}") from None
+
+    def write(self, config: TransformerConfig) -> dict[str, Any]:
+        """Translates a config back; what this format cannot express is refused, not dropped.
+
+        Raises:
+            ConfigError: naming the settings that the format has no key for.
+        """
+        raw: dict[str, Any] = {}
+        for key in self.keys:
+            value = getattr(config, key.ours)
+            if value is not None or key.default is not REQUIRED:
+                raw[key.theirs] = key.write(value)
+        raw |= self.constants
+        if self.finish_write:
+            self.finish_write(config, raw)
+        again = self.read(raw, f"a {self.name} config", config.family, {"application": config.application})
+        lost = [
+            f"{name} = {getattr(config, name)!r} (it means {getattr(again, name)!r} there)"
+            for name in CONFIG_FIELDS
+            if name not in NOT_MATHEMATICS and getattr(again, name) != getattr(config, name)
+        ]
+        if lost:
+            raise ConfigError(f"A {self.name} config cannot express:\n{listing(lost)}\nSave in another format.")
+        return raw
+
+
+# Fields that say how a model is trained or used, not what it computes; a format may lack a place for them.
+NOT_MATHEMATICS = {
+    "application",
+    "initializer_range",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "embedding_dropout_prob",
+    "bos_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+    "model_type",
+}
+
+
+def _same(found: Any, allowed: Any) -> bool:
+    return type(found) is type(allowed) and found == allowed
+
+
+def _unknown(name: str, value: Any, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    shown = repr(value)
+    return f"unknown key {name!r} (= {shown if len(shown) < 60 else shown[:57] + '...'}){hint}"

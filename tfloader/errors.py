@@ -1,0 +1,38 @@
+"""The exceptions that users of tfloader meet.
+
+Every message names the file or argument, what was found, what was expected, and what to do next.
+Where several things can be wrong at once, they are collected and reported together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class TfloaderError(Exception):
+    """Base class of every error that tfloader raises on purpose."""
+
+
+class CheckpointError(TfloaderError):
+    """A checkpoint file or folder cannot be read or written as what it claims to be."""
+
+
+class ConfigError(TfloaderError):
+    """A config file or a builder option is missing, malformed, or asks for what is not implemented."""
+
+
+class WeightsError(TfloaderError):
+    """The tensors of a checkpoint and the variables of a model do not fit together."""
+
+
+class TokenizerError(TfloaderError):
+    """A vocabulary or tokenizer file cannot be used."""
+
+
+def listing(problems: Iterable[str], limit: int = 20) -> str:
+    """Formats problems one a line, the first `limit` of them, with a count of the rest."""
+    problems = list(problems)
+    lines = [f"  - {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"  ... and {len(problems) - limit} more")
+    return "\n".join(lines)

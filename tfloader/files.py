@@ -1,0 +1,79 @@
+"""Reading small text files that strangers wrote: bounded, strict, and with errors that name the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from tfloader.errors import ConfigError, TfloaderError
+
+MAX_TEXT_BYTES = 64 * 1024 * 1024
+
+
+def read_text(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_TEXT_BYTES) -> str:
+    """Returns the UTF-8 text of a file of at most `limit` bytes; a byte order mark is dropped."""
+    try:
+        size = os.path.getsize(path)
+        if size > limit:
+            raise error(f"{path}: the file has {size} bytes; at most {limit} are expected here. Is it the right file?")
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as reason:
+        raise error(f"{path}: cannot be read ({reason.strerror or reason}).") from reason
+    if not data.strip():
+        raise error(f"{path}: the file is empty. Download it again.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        raise error(f"{path}: not UTF-8 text (byte {reason.start}). Is it the right file?") from reason
+
+
+def read_json(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_TEXT_BYTES) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Stricter than `json.load`: a repeated key, NaN or Infinity, or anything but an object is refused,
+    because two readers of such a file may understand two different things.
+    """
+    return parse_json(read_text(path, error, limit), path, error)
+
+
+def parse_json(text: str, path: str, error: type[TfloaderError] = ConfigError) -> dict[str, Any]:
+    """`read_json` for text that is already in memory; `path` is what errors name."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated = sorted({key for key in keys if keys.count(key) > 1})
+            raise error(f"{path}: the key {', '.join(map(repr, repeated))} stands there twice. Remove one of them.")
+        return result
+
+    def constant(name: str) -> Any:
+        raise error(f"{path}: the value {name} is not valid JSON. Put a number there.")
+
+    try:
+        result = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+    except RecursionError as reason:
+        raise error(f"{path}: the JSON is nested too deeply to be a real file of this kind.") from reason
+    except ValueError as reason:
+        start = text.lstrip()[:40].splitlines()[0] if text.strip() else ""
+        raise error(f"{path}: not valid JSON ({reason}); it starts with {start!r}. Download it again.") from reason
+    if not isinstance(result, dict):
+        raise error(f"{path}: expected a JSON object, found {type(result).__name__}.")
+    return result
+
+
+def write_json(path: str, content: dict[str, Any]) -> None:
+    """Writes a JSON file atomically: readers see the old file or the whole new one."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file, ensure_ascii=False, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

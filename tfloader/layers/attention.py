@@ -1,0 +1,188 @@
+"""Attention: who may look at whom, and the looking itself."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from tfloader.layers.embeddings import real_positions
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class AttentionMask(keras.layers.Layer):
+    """Turns token ids into a bias on attention scores: 0 where a query may look, hugely negative where not.
+
+    Returns [batch or 1, 1, queries or 1, keys] in the compute dtype. The value is finite, so that a row that may look
+    nowhere gets the mean of all values and not NaN; it still vanishes in the softmax beside any real score.
+
+    Args:
+        kind: "encoder" (all positions see all), "lm" (each sees itself and the past) or "unilm" (segment 0 sees all of
+            itself, segment 1 sees the past too; Dong et al., 2019).
+        pad_token_id: keys with this id are hidden (position 0 never), or None.
+    """
+
+    def __init__(self, kind="encoder", pad_token_id=None, **kwargs):
+        super().__init__(**kwargs)
+        self.kind = kind
+        self.pad_token_id = pad_token_id
+
+    def call(self, token_ids, segment_ids=None, mask_input=None):
+        """`mask_input`: [batch, keys] integers, 0 = hidden; it replaces what `pad_token_id` says."""
+        allowed = None
+        if self.kind == "lm":
+            position = ops.arange(ops.shape(token_ids)[1])
+            allowed = (position[None, :] <= position[:, None])[None, None]
+        elif self.kind == "unilm":
+            group = ops.cumsum(segment_ids, axis=1)
+            allowed = (group[:, None, :] <= group[:, :, None])[:, None]
+        real = None
+        if mask_input is not None:
+            real = ops.not_equal(mask_input, 0)[:, None, None, :]
+        elif self.pad_token_id is not None:
+            real = real_positions(token_ids, self.pad_token_id)[:, None, None, :]
+        if allowed is None or real is None:
+            allowed = real if allowed is None else allowed
+        else:
+            allowed = ops.logical_and(allowed, real)
+        if allowed is None:
+            return ops.zeros((1, 1, 1, 1), self.compute_dtype)
+        return ops.where(allowed, ops.cast(0.0, self.compute_dtype), ops.cast(hidden(self.compute_dtype), self.compute_dtype))
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+    def compute_output_shape(self, token_ids_shape, segment_ids_shape=None, mask_input_shape=None):
+        batch, length = token_ids_shape
+        per_row = self.kind == "unilm" or mask_input_shape is not None or self.pad_token_id is not None
+        if self.kind == "encoder" and not per_row:
+            return (1, 1, 1, 1)
+        return (batch if per_row else 1, 1, 1 if self.kind == "encoder" else length, length)
+
+    def compute_output_spec(self, token_ids, segment_ids=None, mask_input=None):
+        shape = self.compute_output_shape(token_ids.shape, None, None if mask_input is None else mask_input.shape)
+        return keras.KerasTensor(shape, self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind, "pad_token_id": self.pad_token_id}
+
+
+def hidden(dtype: str) -> float:
+    """What is added to a score that must vanish: half of the lowest number, so that adding a score cannot overflow."""
+    return -3.2e4 if dtype == "float16" else -1.7e38
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class MultiHeadAttention(keras.layers.Layer):
+    """Multi-head attention (Vaswani et al., 2017): [batch, queries, size] -> [batch, queries, output_size].
+
+    Args:
+        num_heads, head_size: heads and the width of each; their product need not be the model's width (T5).
+        output_size: width of the result.
+        use_bias: whether the four projections have one.
+        scaled: divide the scores by sqrt(head_size); T5 does not.
+        dropout: rate on the attention probabilities.
+        return_scores: also return its own scaled scores, before residual scores and bias are added,
+            [batch, heads, queries, keys].
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        head_size,
+        output_size,
+        use_bias=True,
+        scaled=True,
+        dropout=0.0,
+        return_scores=False,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.output_size = output_size
+        self.use_bias = use_bias
+        self.scaled = scaled
+        self.dropout = dropout
+        self.return_scores = return_scores
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.supports_masking = True
+
+        def dense(name, units):
+            return keras.layers.Dense(
+                units,
+                use_bias=use_bias,
+                kernel_initializer=self.kernel_initializer,
+                dtype=self.dtype_policy,
+                name=name,
+            )
+
+        self.query = dense("query", num_heads * head_size)
+        self.key = dense("key", num_heads * head_size)
+        self.value = dense("value", num_heads * head_size)
+        self.output_dense = dense("output_dense", output_size)
+        self.dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+
+    def build(self, x_shape, memory_shape=None, bias_shape=None, residual_scores_shape=None):
+        memory_shape = memory_shape or x_shape
+        self.query.build(x_shape)
+        self.key.build(memory_shape)
+        self.value.build(memory_shape)
+        self.output_dense.build((*x_shape[:-1], self.num_heads * self.head_size))
+
+    def call(self, x, memory=None, bias=None, residual_scores=None, training=None):
+        """Attends from x to `memory` (default: to x itself).
+
+        Args:
+            memory: [batch, keys, size].
+            bias: added to the scores, broadcast to [batch, heads, queries, keys].
+            residual_scores: earlier scores to add before the bias (RealFormer).
+        """
+        memory = x if memory is None else memory
+        query, key, value = self.heads(self.query(x)), self.heads(self.key(memory)), self.heads(self.value(memory))
+        own = self.scores(query, key)
+        scores = own if residual_scores is None else own + residual_scores
+        output = self.attend(scores, value, bias, training)
+        return (output, own) if self.return_scores else output
+
+    def heads(self, x):
+        """[batch, length, heads * head_size] -> [batch, heads, length, head_size]."""
+        x = ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], self.num_heads, self.head_size))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def scores(self, query, key):
+        """Scaled products of every query with every key."""
+        if self.scaled:
+            query = query * ops.cast(1 / math.sqrt(self.head_size), query.dtype)
+        return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+
+    def attend(self, scores, value, bias=None, training=None):
+        """Softmax over the keys, weighted sum of the values, output projection."""
+        if bias is not None:
+            scores = scores + bias
+        # Sums over hundreds of keys lose digits in half precision.
+        probabilities = ops.cast(ops.softmax(ops.cast(scores, "float32")), self.compute_dtype)
+        context = ops.matmul(self.dropout_layer(probabilities, training=training), value)
+        context = ops.transpose(context, (0, 2, 1, 3))
+        shape = ops.shape(context)
+        return self.output_dense(ops.reshape(context, (shape[0], shape[1], self.num_heads * self.head_size)))
+
+    def compute_output_shape(self, x_shape, memory_shape=None, bias_shape=None, residual_scores_shape=None):
+        output = (*x_shape[:-1], self.output_size)
+        keys = (memory_shape or x_shape)[1]
+        return (output, (x_shape[0], self.num_heads, x_shape[1], keys)) if self.return_scores else output
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "head_size": self.head_size,
+            "output_size": self.output_size,
+            "use_bias": self.use_bias,
+            "scaled": self.scaled,
+            "dropout": self.dropout,
+            "return_scores": self.return_scores,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -1,0 +1,146 @@
+"""Embeddings of tokens and positions."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class TokenEmbedding(keras.layers.ReversibleEmbedding):
+    """Token table, which is also the output layer where the weights are tied: `layer(hidden, reverse=True)`.
+
+    The mask that it sends to later layers (pooling, CRF, losses) hides `pad_token_id`, but never position 0: for T5
+    the padding id is also the start token.
+
+    Args:
+        pad_token_id: the id that is hidden, or None where every id is a real token.
+    """
+
+    def __init__(self, input_dim, output_dim, pad_token_id=None, **kwargs):
+        super().__init__(input_dim, output_dim, **kwargs)
+        self.pad_token_id = pad_token_id
+        self.supports_masking = True
+
+    def compute_mask(self, inputs, mask=None):
+        if self.pad_token_id is None or keras.backend.is_float_dtype(inputs.dtype):
+            return mask
+        return real_positions(inputs, self.pad_token_id)
+
+    def get_config(self):
+        return {**super().get_config(), "pad_token_id": self.pad_token_id}
+
+
+def real_positions(token_ids, pad_token_id: int):
+    """[batch, length] booleans: not padding. Position 0 always counts as real."""
+    real = ops.not_equal(token_ids, pad_token_id)
+    return ops.concatenate([ops.ones_like(real[:, :1]), real[:, 1:]], axis=1)
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class PositionEmbedding(keras.layers.Layer):
+    """Adds a learned vector for each position: [batch, length, size] -> the same.
+
+    Args:
+        input_dim: number of positions in the table.
+        hierarchical: None, or the alpha of the hierarchical decomposition that lets a table of n positions serve n^2:
+            with u(i) = (e(i) - alpha e(0)) / (1 - alpha), position i has
+            alpha u(i div n) + (1 - alpha) u(i mod n)  (Su, kexue.fm/archives/7947, 2020).
+    """
+
+    def __init__(self, input_dim, hierarchical=None, embeddings_initializer="uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.input_dim = input_dim
+        self.hierarchical = hierarchical
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.supports_masking = True
+
+    def build(self, x_shape, position_ids_shape=None):
+        shape = (self.input_dim, x_shape[-1])
+        self.embeddings = self.add_weight(name="embeddings", shape=shape, initializer=self.embeddings_initializer)
+
+    def call(self, x, position_ids=None):
+        table = ops.cast(self.embeddings, self.compute_dtype)
+        if position_ids is None and self.hierarchical is None:
+            return x + table[: ops.shape(x)[1]]
+        if position_ids is None:
+            position_ids = ops.arange(ops.shape(x)[1])[None]
+        if self.hierarchical is None:
+            return x + ops.take(table, position_ids, axis=0)
+        alpha, n = self.hierarchical, self.input_dim
+        table = (table - alpha * table[:1]) / (1 - alpha)
+        coarse = ops.take(table, position_ids // n, axis=0)
+        return x + alpha * coarse + (1 - alpha) * ops.take(table, position_ids % n, axis=0)
+
+    def compute_output_shape(self, x_shape, position_ids_shape=None):
+        return x_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "input_dim": self.input_dim,
+            "hierarchical": self.hierarchical,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class RelativePositionBias(keras.layers.Layer):
+    """T5's bias for the distance between a query and a key: two sequences -> [1, heads, queries, keys].
+
+    Distances (key minus query) fall into buckets: exact up to half of them, then logarithmic up to `max_distance`
+    (Raffel et al., 2020, section 2.1). Bidirectional stacks split the buckets between the two signs.
+    """
+
+    def __init__(
+        self, num_heads, num_buckets=32, max_distance=128, bidirectional=True, embeddings_initializer="uniform", **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.num_buckets = num_buckets
+        self.max_distance = max_distance
+        self.bidirectional = bidirectional
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+
+    def build(self, queries_shape, keys_shape):
+        shape = (self.num_buckets, self.num_heads)
+        self.embeddings = self.add_weight(name="embeddings", shape=shape, initializer=self.embeddings_initializer)
+
+    def call(self, queries, keys):
+        distance = ops.arange(ops.shape(keys)[1])[None, :] - ops.arange(ops.shape(queries)[1])[:, None]
+        table = ops.cast(self.embeddings, self.compute_dtype)
+        bias = ops.take(table, self.bucket(distance), axis=0)
+        return ops.transpose(bias, (2, 0, 1))[None]
+
+    def bucket(self, distance):
+        """The bucket of each distance (key position minus query position), int32."""
+        buckets, offset = self.num_buckets, 0
+        if self.bidirectional:
+            buckets //= 2
+            offset = ops.cast(distance > 0, "int32") * buckets
+            distance = ops.abs(distance)
+        else:
+            distance = ops.maximum(-distance, 0)
+        exact = buckets // 2
+        # In float32 and in this order, as the original: powers of two fall on the edges between buckets.
+        far = ops.log(ops.cast(ops.maximum(distance, 1), "float32") / exact) / math.log(self.max_distance / exact)
+        far = exact + ops.cast(far * (buckets - exact), "int32")
+        return offset + ops.where(distance < exact, ops.cast(distance, "int32"), ops.minimum(far, buckets - 1))
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+    def compute_output_shape(self, queries_shape, keys_shape):
+        return (1, self.num_heads, queries_shape[1], keys_shape[1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_buckets": self.num_buckets,
+            "max_distance": self.max_distance,
+            "bidirectional": self.bidirectional,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+        }

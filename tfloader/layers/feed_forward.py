@@ -1,0 +1,75 @@
+"""The position-wise half of a Transformer block."""
+
+from __future__ import annotations
+
+import keras
+
+from tfloader.activations import activation
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class FeedForward(keras.layers.Layer):
+    """act(x W) V, or, gated, (act(x G) * x U) V (Shazeer, 2020): [..., size] -> [..., size].
+
+    Args:
+        intermediate_size: width in between.
+        activation: one of `tfloader.activations.ACTIVATION_NAMES`.
+        gated: two products, `gate` (activated) and `up` (linear), in place of `intermediate`.
+        dropout: rate on what enters the last product (T5).
+    """
+
+    def __init__(
+        self,
+        intermediate_size,
+        activation="gelu",
+        use_bias=True,
+        gated=False,
+        dropout=0.0,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.intermediate_size = intermediate_size
+        self.activation = activation
+        self.use_bias = use_bias
+        self.gated = gated
+        self.dropout = dropout
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.supports_masking = True
+        for name in ("gate", "up") if gated else ("intermediate",):
+            setattr(self, name, self._dense(name, intermediate_size))
+        self.dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+
+    def _dense(self, name, units):
+        return keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            kernel_initializer=self.kernel_initializer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def build(self, input_shape):
+        self.output_dense = self._dense("output_dense", input_shape[-1])
+        for layer in (self.gate, self.up) if self.gated else (self.intermediate,):
+            layer.build(input_shape)
+        self.output_dense.build((*input_shape[:-1], self.intermediate_size))
+
+    def call(self, x, training=None):
+        function = activation(self.activation)
+        hidden = function(self.gate(x)) * self.up(x) if self.gated else function(self.intermediate(x))
+        return self.output_dense(self.dropout_layer(hidden, training=training))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "intermediate_size": self.intermediate_size,
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "gated": self.gated,
+            "dropout": self.dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -1,0 +1,52 @@
+"""Small layers that heads are made of."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class FirstToken(keras.layers.Layer):
+    """[batch, length, size] -> [batch, size]: the vector of the first token ([CLS])."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x):
+        return x[:, 0]
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class Bias(keras.layers.Layer):
+    """Adds a learned vector to the last axis (the output bias of the masked language model)."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")
+
+    def call(self, x):
+        return x + ops.cast(self.bias, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class Scale(keras.layers.Layer):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+        self.supports_masking = True
+
+    def call(self, x):
+        return x * ops.cast(self.factor, self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}

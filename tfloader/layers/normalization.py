@@ -1,0 +1,97 @@
+"""Normalisations beyond Keras' own, above all those whose scale and offset depend on a condition vector.
+
+Conditional layer normalisation: Su, kexue.fm/archives/7124 (2020); the added terms start at zero, so a pretrained
+model starts unchanged.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class RMSNormalization(keras.layers.RMSNormalization):
+    """Keras' RMSNormalization, which drops masks, made to pass them on."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True
+
+
+class Conditional:
+    """What both share: the dense layers that turn the condition into changes of scale and offset.
+
+    Args:
+        hidden_units: width of a dense layer between the condition and the changes, or None for none.
+        hidden_activation: its activation.
+    """
+
+    terms: tuple[str, ...] = ()
+
+    def __init__(self, *args, hidden_units=None, hidden_activation="linear", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.hidden_units = hidden_units
+        self.hidden_activation = hidden_activation
+        self.supports_masking = True
+
+    def build(self, x_shape, condition_shape):
+        super().build(x_shape)
+        if self.hidden_units is not None:
+            self.hidden_dense = keras.layers.Dense(
+                self.hidden_units, self.hidden_activation, use_bias=False, dtype=self.dtype_policy, name="hidden_dense"
+            )
+            self.hidden_dense.build(condition_shape)
+            condition_shape = (*condition_shape[:-1], self.hidden_units)
+        for term in self.terms:
+            dense = keras.layers.Dense(
+                x_shape[-1], use_bias=False, kernel_initializer="zeros", dtype=self.dtype_policy, name=f"{term}_dense"
+            )
+            setattr(self, f"{term}_dense", dense)
+            dense.build(condition_shape)
+
+    def changes(self, x, condition):
+        """The changes of each term in float32; a condition of rank 2 holds for every position."""
+        if self.hidden_units is not None:
+            condition = self.hidden_dense(condition)
+        while len(condition.shape) < len(x.shape):
+            condition = ops.expand_dims(condition, 1)
+        return [ops.cast(getattr(self, f"{term}_dense")(condition), "float32") for term in self.terms]
+
+    def compute_output_shape(self, x_shape, condition_shape=None):
+        return x_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_units": self.hidden_units,
+            "hidden_activation": self.hidden_activation,
+        }
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class ConditionalLayerNormalization(Conditional, keras.layers.LayerNormalization):
+    """Layer normalisation with gamma + A c and beta + B c: call(x [batch, ..., size], condition [batch, c])."""
+
+    terms = ("beta", "gamma")
+
+    def call(self, x, condition):
+        beta, gamma = self.changes(x, condition)
+        x32 = ops.cast(x, "float32")
+        mean, variance = ops.moments(x32, axes=-1, keepdims=True)
+        x32 = (x32 - mean) * ops.rsqrt(variance + self.epsilon)
+        gamma, beta = ops.cast(self.gamma, "float32") + gamma, ops.cast(self.beta, "float32") + beta
+        return ops.cast(x32 * gamma + beta, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class ConditionalRMSNormalization(Conditional, RMSNormalization):
+    """RMS normalisation with scale + A c: call(x [batch, ..., size], condition [batch, c])."""
+
+    terms = ("scale",)
+
+    def call(self, x, condition):
+        (scale,) = self.changes(x, condition)
+        x32 = ops.cast(x, "float32")
+        x32 = x32 * ops.rsqrt(ops.mean(ops.square(x32), axis=-1, keepdims=True) + self.epsilon)
+        return ops.cast(x32 * (ops.cast(self.scale, "float32") + scale), self.compute_dtype)

@@ -1,0 +1,1 @@
+"""Families of models, and the functions that build, load and save them."""

@@ -1,0 +1,151 @@
+"""BERT (Devlin et al., 2018), as encoder, as language model, and as UniLM (Dong et al., 2019)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfloader import layers as tfl
+from tfloader.activations import activation
+from tfloader.errors import ConfigError
+from tfloader.models.transformer import Transformer
+
+
+class BERT(Transformer):
+    """Post-norm blocks; inputs Input-Token and Input-Segment.
+
+    Args:
+        with_pool: the [CLS] vector through a dense layer: True for tanh, or an activation's name.
+        with_nsp: next-sentence probabilities in place of the pooled vector: True for softmax, or "linear".
+        with_mlm: masked-language-model output: True for softmax, "linear" for logits.
+        hierarchical_position: True (alpha 0.4) or alpha: n positions serve n^2.
+        custom_position_ids: adds the input Input-Position.
+        custom_attention_mask: adds the input Input-Mask (0 = hidden), which replaces "id is padding".
+        shared_segment_embeddings: segments are looked up in the token table.
+    """
+
+    vocabulary_axes = {"Embedding-Token/embeddings": 0, "MLM-Bias/bias": 0}
+    bert4keras_habits = {
+        "hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act,
+        "mask_zero_segments": lambda _: True,
+    }
+
+    def __init__(
+        self,
+        config,
+        *,
+        with_pool: bool | str = False,
+        with_nsp: bool | str = False,
+        with_mlm: bool | str = False,
+        hierarchical_position: bool | float | None = None,
+        custom_position_ids: bool = False,
+        custom_attention_mask: bool = False,
+        shared_segment_embeddings: bool = False,
+        **options,
+    ):
+        super().__init__(config, **options)
+        self.with_nsp = with_nsp
+        self.with_pool = with_pool or bool(with_nsp)
+        self.with_mlm = with_mlm or config.application != "encoder"
+        self.hierarchical_position = 0.4 if hierarchical_position is True else hierarchical_position or None
+        self.custom_position_ids = custom_position_ids
+        self.custom_attention_mask = custom_attention_mask
+        self.shared_segment_embeddings = shared_segment_embeddings
+        parts = {"pooler": self.with_pool, "nsp": with_nsp, "mlm": self.with_mlm}
+        self.left_out = {part for part, wanted in parts.items() if not wanted}
+        if shared_segment_embeddings or not config.type_vocab_size:
+            self.left_out.add("segments")
+        if config.application == "unilm" and not (config.type_vocab_size or shared_segment_embeddings):
+            raise ConfigError("application='unilm' needs segments, but type_vocab_size is 0.")
+
+    def beyond_the_weights(self) -> list[str]:
+        options = {
+            "hierarchical_position": self.hierarchical_position,
+            "shared_segment_embeddings": self.shared_segment_embeddings,
+        }
+        return [*super().beyond_the_weights(), *(name for name, value in options.items() if value)]
+
+    def make_inputs(self) -> list[Any]:
+        inputs = [self.input("Input-Token")]
+        if self.config.type_vocab_size or self.shared_segment_embeddings:
+            inputs.append(self.input("Input-Segment"))
+        if self.custom_position_ids:
+            inputs.append(self.input("Input-Position"))
+        if self.custom_attention_mask:
+            inputs.append(self.input("Input-Mask"))
+        return inputs
+
+    def embed(self, inputs: list[Any]) -> Any:
+        named = {tensor.name.removeprefix(self.prefix): tensor for tensor in inputs}
+        tokens, segments = named["Input-Token"], named.get("Input-Segment")
+        self.bias = self.attention_bias(tokens, segments, named.get("Input-Mask"))
+        x = self.token_embedding()(tokens)
+        if segments is not None:
+            x = self.add("Embedding-Token-Segment", x, self.segment_embedding()(segments))
+        x = self.embed_positions(x, named.get("Input-Position"))
+        x = self.dropout("Embedding-Dropout", self.norm("Embedding-Norm", x))
+        if self.config.embedding_size not in (None, self.config.hidden_size):
+            x = self.dense("Embedding-Mapping", self.config.hidden_size)(x)
+        return x
+
+    def attention_bias(self, tokens: Any, segments: Any, mask: Any) -> Any:
+        layer = self.layer(
+            "Attention-Mask", tfl.AttentionMask, kind=self.config.application, pad_token_id=self.config.pad_token_id
+        )
+        bias = layer(tokens, segment_ids=segments if self.config.application == "unilm" else None, mask_input=mask)
+        if self.shared_segment_embeddings and self.config.mask_zero_segments:
+            padding = self.layer("Segment-Mask", tfl.AttentionMask, pad_token_id=self.config.pad_token_id)
+            bias = self.add("Attention-Segment-Mask", bias, padding(segments))
+        return bias
+
+    def segment_embedding(self) -> Any:
+        if self.shared_segment_embeddings:
+            return self.token_embedding()
+        return self.layer(
+            "Embedding-Segment",
+            keras.layers.Embedding,
+            input_dim=self.config.type_vocab_size,
+            output_dim=self.config.embedding_size or self.config.hidden_size,
+            embeddings_initializer=self.initializer,
+        )
+
+    def embed_positions(self, x: Any, position_ids: Any) -> Any:
+        layer = self.layer(
+            "Embedding-Position",
+            tfl.PositionEmbedding,
+            input_dim=self.config.max_position_embeddings,
+            hierarchical=self.hierarchical_position,
+            embeddings_initializer=self.initializer,
+        )
+        return layer(x, position_ids=position_ids)
+
+    def block(self, x: Any, index: int) -> Any:
+        attention = f"Transformer-{index}-MultiHeadSelfAttention"
+        y = self.dropout(f"{attention}-Dropout", self.attention(attention, x, self.bias))
+        x = self.norm(f"{attention}-Norm", self.add(f"{attention}-Add", x, y))
+        feed_forward = f"Transformer-{index}-FeedForward"
+        y = self.dropout(f"{feed_forward}-Dropout", self.feed_forward(feed_forward, x))
+        return self.norm(f"{feed_forward}-Norm", self.add(f"{feed_forward}-Add", x, y))
+
+    def head(self, x: Any) -> Any:
+        outputs = []
+        if self.with_pool:
+            kind = "tanh" if self.with_pool is True else self.with_pool
+            pooled = self.layer("Pooler", tfl.FirstToken)(x)
+            pooled = self.dense("Pooler-Dense", self.config.hidden_size, activation(kind))(pooled)
+            if self.with_nsp:
+                kind = "softmax" if self.with_nsp is True else self.with_nsp
+                pooled = self.dense("NSP-Proba", 2, activation(kind))(pooled)
+            outputs.append(pooled)
+        if self.with_mlm:
+            outputs.append(self.masked_language_model(x))
+        return x if not outputs else outputs[0] if len(outputs) == 1 else outputs
+
+    def masked_language_model(self, x: Any) -> Any:
+        size = self.config.embedding_size or self.config.hidden_size
+        x = self.dense("MLM-Dense", size, activation(self.config.hidden_act))(x)
+        x = self.norm("MLM-Norm", x)
+        x = self.token_embedding()(x, reverse=True)
+        x = self.layer("MLM-Bias", tfl.Bias)(x)
+        return self.activate("MLM-Activation", x, self.with_mlm)

@@ -1,0 +1,312 @@
+"""`Transformer`: assembles a Keras graph out of named layers. A family overrides what it does differently."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfloader import layers as tfl
+from tfloader.config import APPLICATIONS, BERT4KERAS_NAMES, CONFIG_FIELDS, TransformerConfig
+from tfloader.errors import ConfigError, WeightsError, listing
+
+
+class Transformer:
+    """The shared part of all families: options, named layers, blocks, vocabulary cuts.
+
+    A family overrides `make_inputs`, `embed`, `block` and `head` as far as it differs, and names its layers as
+    bert4keras did. A layer is made once by name and may be applied in several graphs.
+
+    Args:
+        config: what the checkpoint's config file says.
+        dtype: dtype policy of all layers ("float32", "bfloat16", "mixed_bfloat16" ...); None: Keras' global one.
+        prefix: put before every layer's name, for two models in one graph.
+        layers: layers to share, by name (as in another Transformer's `layers`).
+        sequence_length: fixes the length of the inputs.
+        keep_tokens: ids of the tokens to keep, in their new order; the vocabulary's tables are cut when loading.
+        compound_tokens: new tokens, each a list of ids (after `keep_tokens`) or (ids, weights); a new row is the
+            (weighted) mean of theirs.
+        residual_attention_scores: True adds all earlier layers' scores to a layer's (RealFormer, He et al., 2020);
+            "previous" only the last layer's, as bert4keras did.
+        layer_norm_cond: a Keras tensor [batch, size]; every normalisation becomes conditional on it.
+        layer_norm_cond_hidden_size, layer_norm_cond_hidden_act: a dense layer in between.
+        additional_input_layers: Keras input tensor(s) appended to the model's inputs.
+
+    Attributes:
+        model: the Keras model, after `build()`.
+        layers: all layers by name.
+        config: the config with its vocabulary size after keep_tokens and compound_tokens.
+        source_vocab_size: rows of the vocabulary tables in the checkpoint.
+        left_out: optional parts that this model was built without; their tensors may stay unread.
+    """
+
+    # Variables with a vocabulary axis: what keep_tokens and compound_tokens cut.
+    vocabulary_axes: Mapping[str, int] = {"Embedding-Token/embeddings": 0}
+    # What bert4keras did differently: config field -> its value for ours.
+    bert4keras_habits: Mapping[str, Callable[[Any], Any]] = {}
+    applications: Sequence[str] = APPLICATIONS
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        dtype: Any = None,
+        prefix: str = "",
+        layers: Mapping[str, keras.layers.Layer] | None = None,
+        sequence_length: int | None = None,
+        keep_tokens: Sequence[int] | None = None,
+        compound_tokens: Sequence[Any] | None = None,
+        residual_attention_scores: bool | str = False,
+        layer_norm_cond: Any = None,
+        layer_norm_cond_hidden_size: int | None = None,
+        layer_norm_cond_hidden_act: str = "linear",
+        additional_input_layers: Any = None,
+    ) -> None:
+        if config.application not in self.applications:
+            raise ConfigError(
+                f"application={config.application!r} is not possible for {config.family!r}; "
+                f"it has {', '.join(self.applications)}."
+            )
+        self.source_vocab_size = config.vocab_size
+        self.keep_tokens = None if keep_tokens is None else _checked_ids(keep_tokens, config.vocab_size)
+        kept = config.vocab_size if self.keep_tokens is None else len(self.keep_tokens)
+        self.compound_tokens = [_checked_compound(item, kept) for item in compound_tokens or ()]
+        self.config = config.replace(vocab_size=kept + len(self.compound_tokens))
+        self.dtype_policy = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype or keras.config.dtype_policy()
+        self.prefix = prefix
+        self.layers: dict[str, keras.layers.Layer] = {} if layers is None else dict(layers)
+        self.sequence_length = sequence_length
+        self.residual_attention_scores = residual_attention_scores
+        self.layer_norm_cond = layer_norm_cond
+        self.layer_norm_cond_hidden = {
+            "hidden_units": layer_norm_cond_hidden_size,
+            "hidden_activation": layer_norm_cond_hidden_act,
+        }
+        self.additional_inputs = keras.tree.flatten(additional_input_layers) if additional_input_layers is not None else []
+        self.initializer = tfl.TruncatedNormal(stddev=config.initializer_range)
+        self.left_out: set[str] = set()
+        self.release: Any = None
+        self.model: keras.Model | None = None
+        self._scores: Any = None
+
+    # ---- what a family overrides
+
+    def make_inputs(self) -> list[Any]:
+        """The model's inputs, in order."""
+        return [self.input("Input-Token")]
+
+    def embed(self, inputs: list[Any]) -> Any:
+        """Inputs -> [batch, length, hidden]."""
+        raise NotImplementedError
+
+    def block(self, x: Any, index: int) -> Any:
+        """One Transformer block."""
+        raise NotImplementedError
+
+    def head(self, x: Any) -> Any:
+        """Last hidden states -> the model's output(s)."""
+        return x
+
+    # ---- assembling
+
+    def build(self) -> Transformer:
+        """Makes the Keras model."""
+        inputs = self.make_inputs()
+        x = self.embed(inputs)
+        for index in range(self.config.num_hidden_layers):
+            x = self.block(x, index)
+        self.model = self.make_model(inputs, self.head(x))
+        return self
+
+    def make_model(self, inputs: list[Any], outputs: Any, name: str | None = None) -> keras.Model:
+        inputs = [*inputs, *self.additional_inputs]
+        model = keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=name)
+        model.transformer = self
+        return model
+
+    def input(self, name: str, dtype: str = "int32", shape: tuple | None = None) -> Any:
+        """An input [batch, length], or of another shape."""
+        shape = (self.sequence_length,) if shape is None else shape
+        return keras.Input(shape, dtype=dtype, name=self.prefix + name)
+
+    def layer(self, name: str, layer_class: type[keras.layers.Layer], /, **arguments: Any) -> keras.layers.Layer:
+        """The layer of that name, made at its first use."""
+        name = self.prefix + name
+        if name not in self.layers:
+            self.layers[name] = layer_class(name=name, dtype=self.dtype_policy, **arguments)
+        return self.layers[name]
+
+    def dense(self, name: str, units: int, activation: Any = None, **arguments: Any) -> keras.layers.Layer:
+        return self.layer(
+            name, keras.layers.Dense, units=units, activation=activation, kernel_initializer=self.initializer, **arguments
+        )
+
+    def dropout(self, name: str, x: Any, rate: float | None = None) -> Any:
+        rate = self.config.hidden_dropout_prob if rate is None else rate
+        return self.layer(name, keras.layers.Dropout, rate=rate)(x)
+
+    def add(self, name: str, *tensors: Any) -> Any:
+        return self.layer(name, keras.layers.Add)(list(tensors))
+
+    def norm(self, name: str, x: Any, rms: bool = False, epsilon: float | None = None) -> Any:
+        """Layer normalisation (or RMS), conditional where the model is."""
+        epsilon = self.config.layer_norm_eps if epsilon is None else epsilon
+        if self.layer_norm_cond is None:
+            plain = tfl.RMSNormalization if rms else keras.layers.LayerNormalization
+            return self.layer(name, plain, epsilon=epsilon)(x)
+        kind = tfl.ConditionalRMSNormalization if rms else tfl.ConditionalLayerNormalization
+        return self.layer(name, kind, epsilon=epsilon, **self.layer_norm_cond_hidden)(x, self.layer_norm_cond)
+
+    def token_embedding(self) -> keras.layers.Layer:
+        return self.layer(
+            "Embedding-Token",
+            tfl.TokenEmbedding,
+            input_dim=self.config.vocab_size,
+            output_dim=self.config.embedding_size or self.config.hidden_size,
+            pad_token_id=self.config.pad_token_id,
+            embeddings_initializer=self.initializer,
+        )
+
+    def attention(self, name: str, x: Any, bias: Any, memory: Any = None, **arguments: Any) -> Any:
+        """Multi-head attention, with RealFormer's residual scores where they are asked for."""
+        residual = bool(self.residual_attention_scores) and memory is None
+        layer = self.layer(
+            name,
+            tfl.MultiHeadAttention,
+            num_heads=self.config.num_attention_heads,
+            head_size=self.config.head_size,
+            output_size=self.config.hidden_size,
+            dropout=self.config.attention_probs_dropout_prob,
+            kernel_initializer=self.initializer,
+            return_scores=residual,
+            **arguments,
+        )
+        if not residual:
+            return layer(x, memory=memory, bias=bias)
+        output, scores = layer(x, bias=bias, residual_scores=self._scores)
+        if self._scores is not None and self.residual_attention_scores != "previous":
+            scores = self.add(f"{name}-Scores", self._scores, scores)
+        self._scores = scores
+        return output
+
+    def feed_forward(self, name: str, x: Any, **arguments: Any) -> Any:
+        return self.layer(
+            name,
+            tfl.FeedForward,
+            intermediate_size=self.config.intermediate_size,
+            activation=self.config.hidden_act,
+            gated=self.config.gated_feed_forward,
+            kernel_initializer=self.initializer,
+            **arguments,
+        )(x)
+
+    def activate(self, name: str, x: Any, kind: bool | str | None) -> Any:
+        """An activation layer; True means softmax, None and "linear" nothing at all."""
+        kind = "softmax" if kind is True else kind
+        return x if kind in (None, "linear") else self.layer(name, keras.layers.Activation, activation=kind)(x)
+
+    # ---- weights
+
+    def variable(self, path: str) -> Any | None:
+        """The variable of a naming table's path, `Layer-Name/attribute/.../variable`; None if the model lacks it."""
+        name, *attributes = path.split("/")
+        found: Any = self.layers.get(self.prefix + name)
+        for attribute in attributes:
+            found = getattr(found, attribute, None)
+        return found
+
+    def source_shape(self, path: str) -> tuple[int, ...]:
+        """The shape that a variable has in the checkpoint, before keep_tokens and compound_tokens."""
+        shape = list(self.variable(path).shape)
+        if path in self.vocabulary_axes:
+            shape[self.vocabulary_axes[path]] = self.source_vocab_size
+        return tuple(shape)
+
+    def cut_vocabulary(self, path: str, array: np.ndarray) -> np.ndarray:
+        """Applies keep_tokens and compound_tokens to a variable's array, where they concern it."""
+        if path not in self.vocabulary_axes or (self.keep_tokens is None and not self.compound_tokens):
+            return array
+        axis = self.vocabulary_axes[path]
+        if self.keep_tokens is not None:
+            array = np.take(array, self.keep_tokens, axis=axis)
+        new = [
+            np.average(np.take(array, ids, axis=axis).astype("float64"), axis=axis, weights=weights)
+            for ids, weights in self.compound_tokens
+        ]
+        rows = [np.expand_dims(item, axis).astype(array.dtype) for item in new]
+        return np.concatenate([array, *rows], axis=axis)
+
+    def beyond_the_weights(self) -> list[str]:
+        """Options in force that change what the model computes, but that no checkpoint format can note."""
+        options = {
+            "residual_attention_scores": self.residual_attention_scores,
+            "layer_norm_cond": self.layer_norm_cond is not None,
+        }
+        return [name for name, value in options.items() if value]
+
+    def load_weights_from_checkpoint(self, checkpoint: Any, **options: Any) -> None:
+        """Fills every variable from a checkpoint (path or mapping of arrays), or none of them.
+
+        Raises:
+            WeightsError, CheckpointError: see `tfloader.weights.load_weights`.
+        """
+        from tfloader.weights import load_weights
+
+        load_weights(self, checkpoint, **options)
+
+
+def _checked_ids(ids: Sequence[int], limit: int) -> np.ndarray:
+    array = np.asarray(ids)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or not array.size:
+        raise ConfigError(f"keep_tokens must be a list of token ids, found {str(ids)[:60]!r}.")
+    if array.min() < 0 or array.max() >= limit:
+        raise WeightsError(
+            f"keep_tokens asks for id {array.max() if array.max() >= limit else array.min()}, but the checkpoint's "
+            f"vocabulary has {limit} tokens. If the checkpoint was saved after such a cut, leave keep_tokens out."
+        )
+    if len(np.unique(array)) < array.size:
+        raise ConfigError("keep_tokens names a token twice.")
+    return array.astype("int64")
+
+
+def _checked_compound(item: Any, limit: int) -> tuple[list[int], list[float] | None]:
+    pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (list, tuple))
+    ids, weights = item if pair else (item, None)
+    ids = [int(token) for token in ids]
+    if not ids or min(ids) < 0 or max(ids) >= limit:
+        raise ConfigError(f"compound_tokens: {item!r} must name ids from 0 to {limit - 1} (those after keep_tokens).")
+    if weights is not None and (len(weights) != len(ids) or not sum(weights)):
+        raise ConfigError(f"compound_tokens: {item!r} needs one weight for each id.")
+    return ids, weights
+
+
+def split_options(family: type[Transformer], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sorts keyword arguments into config fields (by our or bert4keras' names) and the family's builder options.
+
+    Raises:
+        ConfigError: naming each argument that is neither, with the nearest one that exists.
+    """
+    known = {
+        name
+        for base in family.__mro__
+        if "__init__" in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    overrides, builder, problems = {}, {}, []
+    for name, value in options.items():
+        field = BERT4KERAS_NAMES.get(name, name)
+        if name in known:
+            builder[name] = value
+        elif field in CONFIG_FIELDS and field not in ("family", "extras"):
+            overrides[field] = value
+        else:
+            near = difflib.get_close_matches(name, [*known, *CONFIG_FIELDS, *BERT4KERAS_NAMES], n=1)
+            problems.append(f"{name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if problems:
+        raise ConfigError(f"{family.__name__} has no such option:\n{listing(problems)}")
+    return overrides, builder

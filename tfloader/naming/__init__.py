@@ -1,0 +1,123 @@
+"""The public releases: which one a checkpoint is, and how its config file is read.
+
+Adding a release adds a module with its table and a line here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from tfloader.config import TransformerConfig
+from tfloader.errors import CheckpointError, ConfigError, listing
+from tfloader.files import read_json, read_text
+from tfloader.naming import google_bert, gpt2_ml, hf_bert, hf_gpt2, hf_t5, openai_gpt2, t5_mesh
+from tfloader.naming.base import Release
+from tfloader.naming.gin import parse_gin
+
+RELEASES: list[Release] = [
+    google_bert.RELEASE,
+    hf_bert.RELEASE,
+    hf_bert.H5_RELEASE,
+    openai_gpt2.RELEASE,
+    hf_gpt2.RELEASE,
+    hf_gpt2.H5_RELEASE,
+    gpt2_ml.RELEASE,
+    gpt2_ml.HF_RELEASE,
+    t5_mesh.RELEASE,
+    t5_mesh.MT5_RELEASE,
+    hf_t5.RELEASE,
+    hf_t5.H5_RELEASE,
+]
+
+
+def register_release(release: Release) -> None:
+    """Adds a release, so that `load` recognises it and `save` can write it; the same name replaces the old one."""
+    RELEASES[:] = [known for known in RELEASES if known.name != release.name] + [release]
+
+
+def detect_release(checkpoint: Any) -> Release:
+    """Which release a checkpoint is, by its container and the names of its tensors.
+
+    Raises:
+        CheckpointError: none that we know, or more than one.
+    """
+    found = []
+    for release in RELEASES:
+        if checkpoint.format in release.formats:
+            names = {release.naming.canonical(name) for name in checkpoint}
+            if release.signature in names:
+                found.append(release)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        titles = ", ".join(release.title for release in found)
+        raise CheckpointError(f"{checkpoint.path}: its tensors fit several releases ({titles}). Pass release=name.")
+    some = listing(sorted(checkpoint)[:8]) or "  (none)"
+    known = ", ".join(sorted({release.title for release in RELEASES}))
+    raise CheckpointError(
+        f"{checkpoint.path}: its {len(checkpoint)} tensors are not named as in any release that tfloader knows.\n"
+        f"The first ones:\n{some}\nKnown: {known}."
+    )
+
+
+def find_config(folder: str, release: Release) -> str:
+    """The path of a release's config file in a folder.
+
+    Raises:
+        ConfigError: there is none, or several of equal rank.
+    """
+    names = sorted(os.listdir(folder))
+    for pattern in release.config_files:
+        found = [name for name in names if fnmatch.fnmatchcase(name, pattern) and name not in NOT_MODEL_CONFIGS]
+        if len(found) == 1:
+            return os.path.join(folder, found[0])
+        if found:
+            raise ConfigError(f"{folder}: several files may be the config ({', '.join(found)}). Pass config=path.")
+    raise ConfigError(
+        f"{folder}: no config file of a {release.title} checkpoint (looked for {', '.join(release.config_files)}); "
+        f"the folder holds: {', '.join(names[:20]) or 'nothing'}. Pass config=path or a dictionary."
+    )
+
+
+NOT_MODEL_CONFIGS = {
+    "tokenizer_config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "data_config.json",
+}
+
+
+def read_raw_config(path: str) -> dict[str, Any]:
+    """The dictionary of a config file, JSON or gin."""
+    if path.endswith(".gin"):
+        return t5_mesh.model_bindings(parse_gin(read_text(path), path))
+    return read_json(path)
+
+
+def read_config(
+    release: Release,
+    config: str | os.PathLike | Mapping[str, Any],
+    tensors: Mapping[str, tuple[int, ...]] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Collection[str] = (),
+) -> TransformerConfig:
+    """Reads the config of a release from a file, or from a dictionary as such a file would hold.
+
+    Args:
+        release: says the dialects.
+        config: path or dictionary.
+        tensors: shapes of the checkpoint's tensors by canonical name.
+        overrides: config fields that take precedence.
+        ignore: keys of the file that the user vouches for.
+    """
+    if isinstance(config, Mapping):
+        raw, source = dict(config), "the given config"
+    else:
+        source = os.fspath(config)
+        raw = read_raw_config(source)
+    return release.dialect_for(raw, source).read(raw, source, release.family, overrides, ignore, tensors)

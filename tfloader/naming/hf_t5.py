@@ -1,0 +1,163 @@
+"""T5 1.0, T5 1.1, FLAN-T5 and mT5 in Hugging Face folders.
+
+Kernels are [out, in]. Logits are scaled by d_model ** -0.5 exactly where the output layer is the tied embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.naming import huggingface
+from tfloader.naming.base import Duplicate, Naming, Release, Row, Transpose, row
+
+ENCODER, DECODER = "Encoder-Transformer-{layer}", "Decoder-Transformer-{decoder_layer}"
+ENCODER_BLOCK, DECODER_BLOCK = "encoder.block.{layer}.layer", "decoder.block.{decoder_layer}.layer"
+
+# T5 1.0 has `wi`; 1.1 and mT5 the activated `wi_0` and the linear `wi_1`.
+ATTENTION = (("query", "q"), ("key", "k"), ("value", "v"), ("output_dense", "o"))
+FEED_FORWARD = (("intermediate", "wi"), ("gate", "wi_0"), ("up", "wi_1"), ("output_dense", "wo"))
+
+
+def dense(ours: str, theirs: str, names: tuple[tuple[str, str], ...], part: str) -> tuple[Row, ...]:
+    return tuple(row(f"{ours}/{a}/kernel", f"{theirs}.{b}.weight", Transpose(), part) for a, b in names)
+
+
+NAMING = Naming(
+    rows=(
+        row("Embedding-Token/embeddings", "shared.weight"),
+        row(
+            "Encoder-Embedding-Relative-Position/embeddings",
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            part="encoder",
+        ),
+        row(f"{ENCODER}-MultiHeadSelfAttention-Norm/scale", f"{ENCODER_BLOCK}.0.layer_norm.weight", part="encoder"),
+        *dense(f"{ENCODER}-MultiHeadSelfAttention", f"{ENCODER_BLOCK}.0.SelfAttention", ATTENTION, "encoder"),
+        row(f"{ENCODER}-FeedForward-Norm/scale", f"{ENCODER_BLOCK}.1.layer_norm.weight", part="encoder"),
+        *dense(f"{ENCODER}-FeedForward", f"{ENCODER_BLOCK}.1.DenseReluDense", FEED_FORWARD, "encoder"),
+        row("Encoder-Output-Norm/scale", "encoder.final_layer_norm.weight", part="encoder"),
+        row(
+            "Decoder-Embedding-Relative-Position/embeddings",
+            "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            part="decoder",
+        ),
+        row(f"{DECODER}-MultiHeadSelfAttention-Norm/scale", f"{DECODER_BLOCK}.0.layer_norm.weight", part="decoder"),
+        *dense(f"{DECODER}-MultiHeadSelfAttention", f"{DECODER_BLOCK}.0.SelfAttention", ATTENTION, "decoder"),
+        row(f"{DECODER}-MultiHeadCrossAttention-Norm/scale", f"{DECODER_BLOCK}.1.layer_norm.weight", part="decoder"),
+        *dense(f"{DECODER}-MultiHeadCrossAttention", f"{DECODER_BLOCK}.1.EncDecAttention", ATTENTION, "decoder"),
+        row(f"{DECODER}-FeedForward-Norm/scale", f"{DECODER_BLOCK}.2.layer_norm.weight", part="decoder"),
+        *dense(f"{DECODER}-FeedForward", f"{DECODER_BLOCK}.2.DenseReluDense", FEED_FORWARD, "decoder"),
+        row("Decoder-Output-Norm/scale", "decoder.final_layer_norm.weight", part="decoder"),
+        row("Decoder-Output-LM/kernel", "lm_head.weight", Transpose(), "lm"),
+    ),
+    old_names=((r"^module\.", ""),),
+    # A first release of the conversion stored a position table for the cross attention that was never used.
+    ignorable=(r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",),
+    duplicates=(
+        Duplicate("encoder.embed_tokens.weight", "shared.weight"),
+        Duplicate("decoder.embed_tokens.weight", "shared.weight"),
+        Duplicate("lm_head.weight", "shared.weight"),  # where the output layer is tied
+    ),
+)
+
+
+def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    """ "gated-gelu" is the tanh approximation there, whatever dense_act_fn says (T5 1.1's own choice)."""
+    kind = str(fields["hidden_act"])
+    fields["gated_feed_forward"] = kind.startswith("gated-")
+    name = kind.removeprefix("gated-")
+    fields["hidden_act"] = "gelu_tanh" if kind == "gated-gelu" else huggingface.ACTIVATIONS.get(name, name)
+    if fields.get("num_decoder_layers") is None:
+        fields["num_decoder_layers"] = fields.get("num_hidden_layers")
+    fields["tie_word_embeddings"], fields["scale_logits"] = _tied_and_scaled(fields, raw, tensors)
+
+
+def _tied_and_scaled(fields: Mapping[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> tuple:
+    """Whether the output layer is the embedding, and whether logits are scaled.
+
+    transformers 4 scales what the config calls tied. transformers 5 calls every model tied, lets a stored lm_head
+    win, scales T5 by a key of its own and mT5 never (measured with 5.23).
+    """
+    tied = fields["tie_word_embeddings"]
+    by_version_5 = "scale_decoder_outputs" in raw or (
+        raw.get("model_type") == "mt5" and str(raw.get("transformers_version", "4")).split(".")[0] >= "5"
+    )
+    if not by_version_5:
+        return tied, tied
+    if tensors:
+        tied = "lm_head.weight" not in tensors
+    return tied, raw.get("scale_decoder_outputs", False)
+
+
+def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
+    names = {ours: theirs for theirs, ours in reversed(huggingface.ACTIVATIONS.items())}
+    plain = names.get(config.hidden_act, config.hidden_act)
+    if config.gated_feed_forward and config.hidden_act == "gelu":
+        plain = "gelu_python"  # "gated-gelu" would mean the approximation
+    if config.gated_feed_forward and config.hidden_act == "gelu_tanh":
+        plain = "gelu"
+    raw["feed_forward_proj"] = f"gated-{plain}" if config.gated_feed_forward else plain
+    raw["is_encoder_decoder"] = True
+
+
+def _dialect(model_type: str, feed_forward: str, tied: bool) -> Dialect:
+    """T5's and mT5's files differ in their name and in what silence means."""
+    return Dialect(
+        name=f"Hugging Face {model_type}",
+        keys=(
+            Key("vocab_size", "vocab_size"),
+            Key("hidden_size", "d_model"),
+            Key("attention_head_size", "d_kv"),
+            Key("intermediate_size", "d_ff"),
+            Key("num_hidden_layers", "num_layers"),
+            Key("num_decoder_layers", "num_decoder_layers", None),
+            Key("num_attention_heads", "num_heads"),
+            Key("relative_attention_num_buckets", "relative_attention_num_buckets", 32),
+            Key("relative_attention_max_distance", "relative_attention_max_distance", 128),
+            Key("hidden_dropout_prob", "dropout_rate", 0.1),
+            Key("layer_norm_eps", "layer_norm_epsilon", 1e-6),
+            Key("hidden_act", "feed_forward_proj", feed_forward),
+            Key("tie_word_embeddings", "tie_word_embeddings", tied),
+            Key("pad_token_id", "pad_token_id", 0),
+            Key("eos_token_id", "eos_token_id", 1),
+            Key("decoder_start_token_id", "decoder_start_token_id", 0),
+        ),
+        only={
+            **{name: allowed for name, allowed in huggingface.ONLY.items() if name != "is_encoder_decoder"},
+            "is_encoder_decoder": (True,),
+            "scale_decoder_outputs": (False, True),
+        },
+        harmless=(*huggingface.HARMLESS, "n_positions|is_gated_act|dense_act_fn|num_hidden_layers|hidden_size|head_dim"),
+        constants={"model_type": model_type},
+        finish_read=_finish_read,
+        finish_write=_finish_write,
+    )
+
+
+DIALECT = _dialect("t5", "relu", tied=True)
+MT5_DIALECT = _dialect("mt5", "gated-gelu", tied=False)
+
+RELEASE = Release(
+    name="hf_t5",
+    title="Hugging Face T5 / mT5",
+    family="t5",
+    formats=("safetensors", "torch", "memory"),
+    signature="shared.weight",
+    naming=NAMING,
+    config_files=("config.json",),
+    dialects=(DIALECT, MT5_DIALECT),
+    writes="huggingface",
+    architecture=lambda names: ("T5ForConditionalGeneration", ""),
+)
+
+H5_RELEASE = Release(
+    name="hf_t5_h5",
+    title="Hugging Face T5 / mT5 (tf_model.h5)",
+    family="t5",
+    formats=("hdf5",),
+    signature=RELEASE.signature,
+    naming=huggingface.h5_naming(NAMING),
+    config_files=RELEASE.config_files,
+    dialects=RELEASE.dialects,
+)

@@ -1,0 +1,201 @@
+"""T5 as Google published it (Mesh TensorFlow): a TensorFlow checkpoint and operative_config.gin.
+
+T5 1.0 and 1.1 call their norms `layer_norm` and `final_layer_norm`, mT5 calls all of them `rms_norm`. The gin file
+does not know the vocabulary's size; the embedding is padded to a multiple of 128 rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tfloader.config import Dialect, Key
+from tfloader.errors import ConfigError, listing
+from tfloader.naming.base import TF_OPTIMIZER_SLOTS, Naming, Release, Row, Transpose, row
+from tfloader.naming.bert4keras import T5_DIALECT as BERT4KERAS_DIALECT
+from tfloader.naming.hf_t5 import ATTENTION, DIALECT, FEED_FORWARD, MT5_DIALECT
+
+ENCODER, DECODER = "Encoder-Transformer-{layer}", "Decoder-Transformer-{decoder_layer}"
+ENCODER_BLOCK, DECODER_BLOCK = "encoder/block_{layer:03d}", "decoder/block_{decoder_layer:03d}"
+POSITIONS = "block_000/layer_000/SelfAttention/relative_attention_bias"
+
+
+def attention(ours: str, theirs: str, part: str) -> tuple[Row, ...]:
+    return tuple(row(f"{ours}/{a}/kernel", f"{theirs}/{b}", part=part) for a, b in ATTENTION)
+
+
+def feed_forward(ours: str, theirs: str, part: str) -> tuple[Row, ...]:
+    return tuple(row(f"{ours}/{a}/kernel", f"{theirs}/DenseReluDense/{b}/kernel", part=part) for a, b in FEED_FORWARD)
+
+
+def _naming(norm: str, final_norm: str) -> Naming:
+    e, d = "encoder", "decoder"
+    return Naming(
+        rows=(
+            row("Embedding-Token/embeddings", "shared/embedding"),
+            row("Encoder-Embedding-Relative-Position/embeddings", f"encoder/{POSITIONS}", Transpose(), e),
+            row(f"{ENCODER}-MultiHeadSelfAttention-Norm/scale", f"{ENCODER_BLOCK}/layer_000/{norm}/scale", part=e),
+            *attention(f"{ENCODER}-MultiHeadSelfAttention", f"{ENCODER_BLOCK}/layer_000/SelfAttention", e),
+            row(f"{ENCODER}-FeedForward-Norm/scale", f"{ENCODER_BLOCK}/layer_001/{norm}/scale", part=e),
+            *feed_forward(f"{ENCODER}-FeedForward", f"{ENCODER_BLOCK}/layer_001", e),
+            row("Encoder-Output-Norm/scale", f"encoder/{final_norm}/scale", part=e),
+            row("Decoder-Embedding-Relative-Position/embeddings", f"decoder/{POSITIONS}", Transpose(), d),
+            row(f"{DECODER}-MultiHeadSelfAttention-Norm/scale", f"{DECODER_BLOCK}/layer_000/{norm}/scale", part=d),
+            *attention(f"{DECODER}-MultiHeadSelfAttention", f"{DECODER_BLOCK}/layer_000/SelfAttention", d),
+            row(f"{DECODER}-MultiHeadCrossAttention-Norm/scale", f"{DECODER_BLOCK}/layer_001/{norm}/scale", part=d),
+            *attention(f"{DECODER}-MultiHeadCrossAttention", f"{DECODER_BLOCK}/layer_001/EncDecAttention", d),
+            row(f"{DECODER}-FeedForward-Norm/scale", f"{DECODER_BLOCK}/layer_002/{norm}/scale", part=d),
+            *feed_forward(f"{DECODER}-FeedForward", f"{DECODER_BLOCK}/layer_002", d),
+            row("Decoder-Output-Norm/scale", f"decoder/{final_norm}/scale", part=d),
+            row("Decoder-Output-LM/kernel", "decoder/logits/kernel", part="lm"),
+        ),
+        ignorable=TF_OPTIMIZER_SLOTS,
+    )
+
+
+# Parameters of the classes that make up the model; all others in a gin file are about training and data.
+MODEL_CLASSES = (
+    "SelfAttention.",
+    "EncDecAttention.",
+    "DenseReluDense.",
+    "LayerStack.",
+    "make_layer_stack.",
+    "Unitransformer.",
+    "Bitransformer.",
+    "make_bitransformer.",
+    "VocabEmbedding.",
+    "sublayer_rms_norm.",
+    "unit_scaling_convention.",
+    "run.model_type",
+)
+HARMLESS = (
+    r".*\.(dropout_rate|attention_kwargs|keep_query_heads_dims|recompute_grads|label_smoothing|loss_denominator|loss_fn|"
+    r"loss_on_targets_only|max_length|token_dropout_rate|vocab_divisor|z_loss|name|encoder_name|decoder_name)",
+)
+SUBLAYERS = ["sublayer_rms_norm", "sublayer_call_layer", "sublayer_dropout", "sublayer_residual"]
+
+# What both stacks must say, with the values that we implement; None first where the class itself defaults to it.
+SAME_IN_BOTH_STACKS = {
+    "SelfAttention.attention_func": (None,),
+    "SelfAttention.combine_dims": (True,),
+    "SelfAttention.fold_scaling_into_initializer": (True,),
+    "SelfAttention.num_memory_heads": (0,),
+    "SelfAttention.relative_attention_type": ("bias_shared",),
+    "SelfAttention.shared_kv": (False,),
+    "DenseReluDense.use_bias": (False,),
+    "LayerStack.sublayers_final": (["sublayer_rms_norm", "sublayer_dropout"],),
+    "LayerStack.sublayers_initial": (["sublayer_dropout"],),
+    "LayerStack.sublayers_per_layer": (SUBLAYERS,),
+    "Unitransformer.ensemble": (None,),
+    "Unitransformer.input_full_attention": (False,),
+    "Unitransformer.positional_embedding": (False,),
+    "Unitransformer.sinusoid_positional_embedding": (False,),
+}
+ONLY = {
+    **{f"{stack}/{name}": values for name, values in SAME_IN_BOTH_STACKS.items() for stack in ("encoder", "decoder")},
+    "encoder/make_layer_stack.block_scope": (True,),
+    "decoder/make_layer_stack.block_scope": (True,),
+    "encoder/make_layer_stack.layers": (["SelfAttention", "DenseReluDense"],),
+    "decoder/make_layer_stack.layers": (["SelfAttention", "EncDecAttention", "DenseReluDense"],),
+    "decoder/EncDecAttention.relative_attention_type": (None,),
+    "decoder/EncDecAttention.num_memory_heads": (0,),
+    "decoder/EncDecAttention.shared_kv": (False,),
+    "Bitransformer.shared_embedding": (True,),
+    "run.model_type": ("bitransformer",),
+    "unit_scaling_convention.value": (False,),
+    "VocabEmbedding.scale_variable_like_classifier_weights": (False,),
+}
+# (our field, parameter): the encoder's value is taken, the decoder's must be the same.
+SIZES = (
+    ("hidden_size", "Unitransformer.d_model"),
+    ("attention_head_size", "SelfAttention.key_value_size"),
+    ("num_attention_heads", "SelfAttention.num_heads"),
+    ("intermediate_size", "DenseReluDense.hidden_size"),
+    ("hidden_act", "DenseReluDense.activation"),
+    ("relative_attention_num_buckets", "SelfAttention.relative_attention_num_buckets"),
+)
+
+
+def model_bindings(bindings: Mapping[str, Any]) -> dict[str, Any]:
+    """The bindings of a gin file that concern the model; one without a stack's scope counts for both stacks."""
+    result: dict[str, Any] = {"model_type": "gin"}
+    for name, value in bindings.items():
+        scope, _, parameter = name.rpartition("/")
+        if parameter.startswith(MODEL_CLASSES):
+            in_stacks = parameter in SAME_IN_BOTH_STACKS or parameter in dict(SIZES).values()
+            scopes = ("encoder/", "decoder/") if in_stacks and not scope else (f"{scope}/" if scope else "",)
+            for full in (f"{item}{parameter}" for item in scopes):
+                result[full] = bindings.get(full, value)
+    return result
+
+
+def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> None:
+    differing = [p for _, p in SIZES if raw.get(f"decoder/{p}", raw[f"encoder/{p}"]) != raw[f"encoder/{p}"]]
+    if differing:
+        raise ConfigError(
+            f"operative_config.gin: encoder and decoder differ, which is not implemented:\n{listing(differing)}"
+        )
+    kind = fields["hidden_act"]
+    fields["gated_feed_forward"] = isinstance(kind, list)
+    if isinstance(kind, list) and not (len(kind) == 2 and kind[1] == "linear"):
+        raise ConfigError(f"operative_config.gin: activation {kind!r} is not implemented; supported: [name, 'linear'].")
+    name = kind[0] if isinstance(kind, list) else kind
+    # Mesh TensorFlow's gelu is the tanh approximation.
+    fields["hidden_act"] = {"gelu": "gelu_tanh", "swish": "silu"}.get(name, name)
+    tied = raw.get("decoder/Unitransformer.shared_embedding_and_softmax_weights", False)
+    fields["tie_word_embeddings"] = fields["scale_logits"] = tied
+    fields["layer_norm_eps"] = raw.get("encoder/LayerStack.norm_epsilon") or raw.get("sublayer_rms_norm.epsilon", 1e-6)
+    dropout = raw.get("encoder/SelfAttention.dropout_rate", 0.0)
+    fields["hidden_dropout_prob"] = fields["attention_probs_dropout_prob"] = dropout
+    if "shared/embedding" in tensors:
+        fields["vocab_size"] = tensors["shared/embedding"][0]
+    else:
+        raise ConfigError("operative_config.gin does not say vocab_size: give the checkpoint too, or vocab_size=.")
+
+
+GIN_DIALECT = Dialect(
+    name="T5 gin",
+    keys=(
+        *(Key(ours, f"encoder/{parameter}") for ours, parameter in SIZES),
+        Key("num_hidden_layers", "encoder/make_layer_stack.num_layers"),
+        Key("num_decoder_layers", "decoder/make_layer_stack.num_layers"),
+    ),
+    fixed={"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "model_type": "t5"},
+    only=ONLY,
+    harmless=(
+        *HARMLESS,
+        *(f"decoder/{parameter}" for _, parameter in SIZES),
+        r"(encoder|decoder)/LayerStack\.norm_epsilon|sublayer_rms_norm\.epsilon|model_type",
+        r"(encoder|decoder)/Unitransformer\.shared_embedding_and_softmax_weights",
+    ),
+    constants={"model_type": "gin"},
+    finish_read=_finish_read,
+)
+
+RELEASE = Release(
+    name="t5_mesh",
+    title="Google T5 (Mesh TensorFlow checkpoint)",
+    family="t5",
+    formats=("tensorflow", "memory"),
+    signature="encoder/final_layer_norm/scale",
+    naming=_naming("layer_norm", "final_layer_norm"),
+    config_files=("operative_config.gin", "*.gin", "config.json"),
+    dialects=(DIALECT, MT5_DIALECT, GIN_DIALECT, BERT4KERAS_DIALECT),
+    writes="tensorflow",
+)
+
+# The gin file does not say which of the two it is; the norms' names do.
+MT5_RELEASE = replace(
+    RELEASE,
+    name="mt5_mesh",
+    title="Google mT5 (Mesh TensorFlow checkpoint)",
+    signature="encoder/rms_norm/scale",
+    naming=_naming("rms_norm", "rms_norm"),
+    dialects=(
+        DIALECT,
+        MT5_DIALECT,
+        replace(GIN_DIALECT, fixed={**GIN_DIALECT.fixed, "model_type": "mt5"}),
+        BERT4KERAS_DIALECT,
+    ),
+)

@@ -1,0 +1,354 @@
+"""What every tokenizer offers, built on two things that a subclass supplies.
+
+A subclass knows how to turn texts into ids in one native call (`_ids`), and one text into tokens, ids and
+character offsets (`_pieces`). Special tokens around a text, pairs, truncation, padding, batches and the way
+back from tokens to characters (`rematch`) are written once, here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from tfloader.errors import TokenizerError
+from tfloader.tokenizers.sequences import TokenBatch, cut, find_sublist, share, stack
+
+Offsets = list[tuple[int, int]]
+ROLES = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
+PATTERNS = ("S*E*E", "S*E*SE")
+
+
+def _role(role: str) -> property:
+    def get(self: BaseTokenizer) -> int | None:
+        token = self.special_tokens.get(role)
+        return None if token is None else self.token_to_id(token)
+
+    return property(get, doc=f"Id of the {role} token, or None where there is none.")
+
+
+class BaseTokenizer:
+    """The interface of all tokenizers.
+
+    Attributes:
+        vocab_size: number of ids, which is the highest id plus one.
+        special_tokens: the token of each role ("pad", "unk", "bos", "eos", "cls", "sep", "mask") that exists.
+        padding_side, truncation_side: "right" or "left"; what calling the tokenizer pads and cuts.
+    """
+
+    pad_token_id = _token_pad_id = _role("pad")
+    unk_token_id = _token_unk_id = _role("unk")
+    mask_token_id = _token_mask_id = _role("mask")
+    bos_token_id = _role("bos")
+    eos_token_id = _role("eos")
+    cls_token_id = _role("cls")
+    sep_token_id = _role("sep")
+
+    vocab_size: int
+    padding_side = "right"
+    truncation_side = "right"
+
+    def __init__(
+        self, special_tokens: Mapping[str, str], start: Sequence[str] = (), end: Sequence[str] = ()
+    ) -> None:
+        self.special_tokens = dict(special_tokens)
+        self._start, self._end = list(start), list(end)
+        self._between = self._end  # what stands between the two texts of a pair
+        self._second_segment = 1
+
+    # What a subclass supplies
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, without the special tokens around it, from one native batch call."""
+        raise NotImplementedError
+
+    def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
+        """Tokens, ids and (start, end) character offsets of a text, without the special tokens around it."""
+        raise NotImplementedError
+
+    def _find(self, token: str) -> int | None:
+        raise NotImplementedError
+
+    def _name(self, index: int) -> str | None:
+        raise NotImplementedError
+
+    def decode(
+        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
+    ) -> str:
+        """Returns the text of ids (or of `tokens`, when given)."""
+        raise NotImplementedError
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the tokenizer's files, as a Hugging Face folder has them, into a folder."""
+        raise NotImplementedError
+
+    # Tokens and ids
+
+    @property
+    def _token_start_id(self) -> int | None:
+        return self.token_to_id(self._start[0]) if self._start else None
+
+    @property
+    def _token_end_id(self) -> int | None:
+        return self.token_to_id(self._end[-1]) if self._end else None
+
+    def token_to_id(self, token: str) -> int:
+        """Returns the id of a token; the unknown token's id for a token outside the vocabulary."""
+        index = self._find(token)
+        if index is None:
+            unknown = self.special_tokens.get("unk")
+            index = None if unknown is None else self._find(unknown)
+        if index is None:
+            raise TokenizerError(
+                f"The token {token!r} is not in the vocabulary of {self.vocab_size} tokens, and there is no "
+                "unknown token to stand for it. Check that tokenizer and tokens belong together."
+            )
+        return index
+
+    def id_to_token(self, id: int) -> str:
+        """Returns the token of an id."""
+        token = self._name(int(id))
+        if token is None:
+            raise TokenizerError(
+                f"The id {id} is not in the vocabulary, whose ids go from 0 to {self.vocab_size - 1}. "
+                "Check that tokenizer and model belong together."
+            )
+        return token
+
+    def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
+        """Returns the id of each token."""
+        return [self.token_to_id(token) for token in tokens]
+
+    def ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
+        """Returns the token of each id."""
+        return [self.id_to_token(id) for id in ids]
+
+    # One text
+
+    def tokenize(self, text: str, maxlen: int | None = None) -> list[str]:
+        """Splits a text into tokens, with the start and end token of the model around them.
+
+        Over `maxlen` the tokens before the end token go.
+        """
+        tokens = [*self._start, *self._checked(self._pieces, text)[0], *self._end]
+        if maxlen is not None:
+            cut(tokens, len(tokens) - maxlen, -len(self._end) - 1, maxlen, (len(self._start), len(self._end)))
+        return tokens
+
+    def encode(
+        self,
+        first: str | Sequence[str],
+        second: str | Sequence[str] | None = None,
+        maxlen: int | None = None,
+        pattern: str = "S*E*E",
+        truncate_from: str | int = "right",
+    ) -> tuple[list[int], list[int]]:
+        """Returns the ids and segment ids of a text or a pair, as bert4keras does.
+
+        A list in place of a text is taken as its tokens, complete with start and end. The pattern says
+        whether the second text has a start token of its own ("S*E*SE") or not ("S*E*E"). Over `maxlen`,
+        tokens go from the longer of the two (from the first where they are equal): before the end token
+        ("right"), after the start token ("left"), or at an index of your choice.
+        """
+        if pattern not in PATTERNS:
+            raise TokenizerError(f"pattern: expected one of {', '.join(PATTERNS)}; found {pattern!r}.")
+        ends = {"right": -len(self._end) - 1, "left": len(self._start)}
+        index = ends.get(truncate_from, truncate_from) if isinstance(truncate_from, str) else truncate_from
+        if not isinstance(index, int) or isinstance(index, bool):
+            raise TokenizerError(
+                f"truncate_from: expected 'right', 'left' or an index; found {truncate_from!r}."
+            )
+        start, end = self.tokens_to_ids(self._start), self.tokens_to_ids(self._end)
+        kept = (len(start), len(end)) if isinstance(truncate_from, str) else (0, 0)
+
+        def side(given: str | Sequence[str], end: list[int]) -> list[int]:
+            if isinstance(given, str):
+                return start + self._checked(self._ids, [given])[0] + end
+            return self.tokens_to_ids(given)
+
+        if second is None:
+            ids = side(first, end)
+            if maxlen is not None:
+                cut(ids, len(ids) - maxlen, index, maxlen, kept)
+            return ids, [0] * len(ids)
+        one, two = side(first, self.tokens_to_ids(self._between)), side(second, end)
+        dropped = len(start) if pattern == "S*E*E" else 0
+        if maxlen is not None:
+            keep_one, keep_two = share(len(one), len(two), maxlen + dropped)
+            cut(one, len(one) - keep_one, index, maxlen, kept)
+            cut(two, len(two) - keep_two, index, maxlen, kept)
+        two = two[dropped:]
+        return one + two, [0] * len(one) + [self._second_segment] * len(two)
+
+    def offsets(self, text: str) -> Offsets:
+        """Returns where each token of `tokenize(text)` stands: (start, end) in characters of the text.
+
+        Start and end tokens stand nowhere: (0, 0). The native library computes these; unlike `rematch`, they
+        include dropped characters that lie between the kept ones.
+        """
+        inner = self._checked(self._pieces, text)[2]
+        return [(0, 0)] * len(self._start) + inner + [(0, 0)] * len(self._end)
+
+    def rematch(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
+        """Returns, for each token of this text, the indices of its characters in the text.
+
+        Special tokens have none, also where they took the place of another ("[MASK]"). Characters that the
+        tokenizer drops (control characters; accents, where it strips them) belong to no token. Tokens cut by
+        truncation are found as well: at the beginning if they agree with it, else at the end, else wherever
+        they fit.
+        """
+        own, _, offsets = self._checked(self._pieces, text)
+        inner, before = self._without_ends(list(tokens))
+        begin = find_sublist(own, inner, self.is_special)
+        places: list[list[int]] = [[] for _ in tokens]
+        certain = begin is not None
+        for i, token in enumerate(inner if certain else ()):
+            if not self.is_special(token):
+                span = range(*offsets[begin + i])
+                places[before + i] = [place for place in span if self._keeps(text[place])]
+                # Accents that Unicode's normal form reorders can lead the native offsets astray.
+                certain = certain and (not span or bool(places[before + i]))
+        if certain:
+            return places
+        ordinary = [token for token in tokens if not self.is_special(token)]
+        found = iter(self._search(text, ordinary, own, offsets))
+        return [[] if self.is_special(token) else next(found) for token in tokens]
+
+    def _without_ends(self, tokens: list[str]) -> tuple[list[str], int]:
+        """The tokens between the start and end tokens and padding, and how many stood before them."""
+        size = len(tokens)
+        while size and tokens[size - 1] == self.special_tokens.get("pad"):
+            size -= 1
+        if self._end and tokens[max(size - len(self._end), 0) : size] == self._end:
+            size -= len(self._end)
+        before = len(self._start) if tokens[: len(self._start)] == self._start else 0
+        return tokens[before:size], before
+
+    def is_special(self, token: str) -> bool:
+        """Whether a token stands for no text of its own."""
+        return token in self._start or token in self._end or token in self.special_tokens.values()
+
+    def _keeps(self, character: str) -> bool:
+        return True
+
+    def _search(self, text: str, tokens: list[str], own: list[str], offsets: Offsets) -> list[list[int]]:
+        found, place = [], 0
+        for token in tokens:
+            while place < len(own) and own[place] != token:
+                place += 1
+            if place == len(own):
+                raise foreign(token, text)
+            found.append(list(range(*offsets[place])))
+            place += 1
+        return found
+
+    # Many texts
+
+    def __call__(
+        self,
+        texts: str | Iterable[str],
+        pairs: str | Iterable[str] | None = None,
+        max_length: int | None = None,
+        padding: str = "longest",
+        truncation: bool = True,
+        add_special_tokens: bool = True,
+    ) -> TokenBatch:
+        """Encodes a batch of texts, or of pairs, into padded arrays.
+
+        Args:
+            texts: the texts; a single string is a batch of one.
+            pairs: as many second texts.
+            max_length: longest row. Longer ones are cut, the longer text of a pair first; with
+                `truncation=False` they are an error.
+            padding: "longest" pads to the longest row, "max_length" to `max_length`.
+            add_special_tokens: puts the model's start and end tokens around the texts.
+
+        A tokenizer without a padding token pads with its eos id, or else 0: use the attention mask.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if padding not in ("longest", "max_length") or (padding == "max_length" and max_length is None):
+            raise TokenizerError(
+                f"padding: expected 'longest', or 'max_length' together with max_length; found {padding!r}."
+            )
+        around = (self._start, self._between, self._end) if add_special_tokens else ([], [], [])
+        start, between, end = map(self.tokens_to_ids, around)
+        first = self._checked(self._ids, texts)
+        if pairs is None:
+            rows = [
+                ([*start, *row, *end], 0)
+                for row in self._fitted(first, len(start + end), max_length, truncation)
+            ]
+            segment = 0
+        else:
+            pairs = [pairs] if isinstance(pairs, str) else list(pairs)
+            if len(pairs) != len(texts):
+                raise TokenizerError(
+                    f"There are {len(texts)} texts but {len(pairs)} pairs; give one for each."
+                )
+            second = self._checked(self._ids, pairs, "pairs")
+            extra = len(start + between + end)
+            rows = [
+                ([*start, *one, *between, *two, *end], len(start) + len(one) + len(between))
+                for one, two in self._fitted_pairs(first, second, extra, max_length, truncation)
+            ]
+            segment = self._second_segment
+        width = max_length if padding == "max_length" else max((len(ids) for ids, _ in rows), default=0)
+        filler = next((id for id in (self.pad_token_id, self.eos_token_id) if id is not None), 0)
+        return stack(rows, width, filler, segment, left=self.padding_side == "left")
+
+    def _fitted(self, first, extra: int, max_length: int | None, truncation: bool):
+        for one, _ in self._fitted_pairs(first, [[]] * len(first), extra, max_length, truncation):
+            yield one
+
+    def _fitted_pairs(self, first, second, extra: int, max_length: int | None, truncation: bool):
+        """Pairs of ids, cut so that they and `extra` more have room in `max_length`."""
+        for i, (one, two) in enumerate(zip(first, second, strict=True)):
+            length = len(one) + len(two) + extra
+            if max_length is None or length <= max_length:
+                yield one, two
+                continue
+            if not truncation:
+                raise TokenizerError(
+                    f"texts[{i}] has {length} tokens, max_length is {max_length}. "
+                    "Raise max_length, shorten the text, or let truncation=True cut it."
+                )
+            if extra > max_length:
+                raise TokenizerError(
+                    f"max_length={max_length} leaves no room: {extra} tokens stand around a text."
+                )
+            kept = share(len(one), len(two), max_length - extra)
+            if self.truncation_side == "right":
+                yield one[: kept[0]], two[: kept[1]]
+            else:
+                yield one[len(one) - kept[0] :], two[len(two) - kept[1] :]
+
+    def _checked(self, native: Callable[[Any], Any], texts: Any, name: str = "texts") -> Any:
+        """Runs native code on texts, and explains in our words why it refused one."""
+        try:
+            return native(texts)
+        except (TypeError, RuntimeError, UnicodeError, AttributeError):
+            for i, text in enumerate([texts] if isinstance(texts, str) else _listed(texts)):
+                where = f"{name}[{i}]"
+                if not isinstance(text, str):
+                    raise TokenizerError(
+                        f"{where}: expected a string, found {type(text).__name__}."
+                    ) from None
+                lone = next((j for j, c in enumerate(text) if 0xD800 <= ord(c) <= 0xDFFF), None)
+                if lone is not None:
+                    raise TokenizerError(
+                        f"{where}: the character {lone} is half of a surrogate pair, which is not valid "
+                        "Unicode. Read the text with the right encoding, or drop that character."
+                    ) from None
+            raise
+
+
+def foreign(token: str, text: str) -> TokenizerError:
+    """The error for a token that is not where it should be in a text."""
+    return TokenizerError(
+        f"The token {token!r} does not come from the text {text[:60]!r} at this place. "
+        "Give rematch the tokens that tokenize made of the same text."
+    )
+
+
+def _listed(texts) -> list:
+    return list(texts) if isinstance(texts, (list, tuple)) else [texts]

@@ -1,0 +1,169 @@
+"""GPT-2's tokenizer: byte-pair merges over UTF-8 bytes, so that every text has an exact way back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+from tfloader.errors import TokenizerError, listing
+from tfloader.files import read_json, read_text
+from tfloader.tokenizers.base import BaseTokenizer, Offsets
+from tfloader.tokenizers.sequences import id_gaps
+from tfloader.tokenizers.storage import json_bytes, write_files
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class BytePairTokenizer(BaseTokenizer):
+    """Byte-level BPE of GPT-2, from OpenAI's encoder.json and vocab.bpe or from vocab.json and merges.txt.
+
+    Args:
+        vocab: a dictionary from token to id, or the path of its JSON file.
+        merges: pairs of tokens in the order in which they are merged, or the path of their file.
+        token_start, token_end: tokens put around a text (RoBERTa: "<s>" and "</s>"); GPT-2 has none.
+        tokens: the token of each role ("bos", "eos", "unk", "pad", ...) that the model has.
+        special_tokens: keeps special tokens that stand in a text whole, as Hugging Face does. OpenAI's
+            encoder takes "<|endoftext|>" for text like any other, and so do we unless asked.
+
+    There is no padding token in GPT-2; batches are padded with "<|endoftext|>" (or id 0 without one), and
+    only the attention mask tells such a position from a real one.
+    """
+
+    def __init__(
+        self,
+        vocab: Mapping[str, int] | str | os.PathLike[str],
+        merges: Sequence[tuple[str, str]] | str | os.PathLike[str],
+        token_start: str | None = None,
+        token_end: str | None = None,
+        *,
+        tokens: Mapping[str, str] | None = None,
+        special_tokens: bool = False,
+    ) -> None:
+        name = "vocab" if isinstance(vocab, Mapping) else os.fspath(vocab)
+        self._vocab = dict(vocab) if isinstance(vocab, Mapping) else read_json(name, TokenizerError)
+        self._merges = (
+            _read_merges(os.fspath(merges)) if isinstance(merges, (str, os.PathLike)) else list(merges)
+        )
+        self._tokens = _checked(self._vocab, name)
+        if tokens is None:
+            tokens = {role: END_OF_TEXT for role in ("bos", "eos") if END_OF_TEXT in self._vocab}
+        for token in (token_start, token_end, *tokens.values()):
+            if token is not None and token not in self._vocab:
+                raise TokenizerError(f"{name}: the special token {token!r} is not in the vocabulary.")
+        super().__init__(
+            tokens,
+            start=[token_start] if token_start is not None else [],
+            end=[token_end] if token_end is not None else [],
+        )
+        if token_start is not None and token_end is not None:  # RoBERTa's pairs
+            self._between, self._second_segment = [token_end, token_end], 0
+        self.vocab_size = max(self._tokens) + 1
+        self.keeps_special_tokens = special_tokens
+        self._rust = self._build(name)
+
+    def _build(self, name: str):
+        import tokenizers
+        from tokenizers import decoders, models, pre_tokenizers
+
+        missing = [c for c in pre_tokenizers.ByteLevel.alphabet() if c not in self._vocab]
+        if missing:
+            raise TokenizerError(
+                f"{name}: {len(missing)} of the 256 byte symbols are missing (the first is "
+                f"{min(missing)!r}), so some texts would lose characters. Is this a byte-level vocabulary?"
+            )
+        try:
+            rust = tokenizers.Tokenizer(models.BPE(self._vocab, self._merges))
+        except Exception as reason:
+            raise TokenizerError(
+                f"{name}: vocabulary and merges do not fit together ({reason}). "
+                "Take both from the same checkpoint."
+            ) from reason
+        rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        rust.decoder = decoders.ByteLevel()
+        if self.keeps_special_tokens:
+            rust.add_special_tokens(sorted(set(self.special_tokens.values())))
+        return rust
+
+    def _find(self, token: str) -> int | None:
+        return self._vocab.get(token)
+
+    def _name(self, index: int) -> str | None:
+        return self._tokens.get(index)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
+        encoding = self._rust.encode(text, add_special_tokens=False)
+        return encoding.tokens, encoding.ids, encoding.offsets
+
+    def decode(
+        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
+    ) -> str:
+        """Returns the text of ids, byte for byte; bytes that are no valid UTF-8 become U+FFFD."""
+        tokens = self.ids_to_tokens(ids) if tokens is None else list(tokens)
+        if skip_special_tokens:
+            tokens = [token for token in tokens if not self.is_special(token)]
+        return self._rust.decoder.decode(tokens)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes vocab.json, merges.txt and tokenizer_config.json."""
+        gaps = id_gaps(self._vocab.values())
+        if gaps:
+            raise TokenizerError(f"The vocabulary has gaps before the ids {gaps[:5]}; no file can hold it.")
+        merges = "".join(f"{left} {right}\n" for left, right in self._merges)
+        config = {
+            "tokenizer_class": "RobertaTokenizer" if self._start else "GPT2Tokenizer",
+            "add_prefix_space": False,
+            "split_special_tokens": not self.keeps_special_tokens,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            **{f"{role}_token": self.special_tokens.get(role) for role in ("bos", "eos", "unk", "pad")},
+            **{f"{role}_token": self.special_tokens[role] for role in ("cls", "sep", "mask") if self._start},
+        }
+        ordered = dict(sorted(self._vocab.items(), key=lambda item: item[1]))
+        write_files(
+            folder,
+            {
+                "vocab.json": json.dumps(ordered, ensure_ascii=False).encode(),
+                "merges.txt": f"#version: 0.2\n{merges}".encode(),
+                "tokenizer_config.json": json_bytes(config),
+            },
+        )
+
+
+def _checked(vocab: Mapping[str, int], name: str) -> dict[int, str]:
+    tokens: dict[int, str] = {}
+    problems = []
+    for token, id in vocab.items():
+        if (
+            not isinstance(token, str)
+            or not isinstance(id, int)
+            or isinstance(id, bool)
+            or not 0 <= id < 2**31
+        ):
+            problems.append(f"expected a token with an id from 0 on, found {token!r}: {id!r}")
+        elif id in tokens:
+            problems.append(f"{token!r} and {tokens[id]!r} have the same id {id}")
+        else:
+            tokens[id] = token
+    if problems or not tokens:
+        raise TokenizerError(f"{name}: not a vocabulary:\n{listing(problems or ['it is empty'])}")
+    return tokens
+
+
+def _read_merges(path: str) -> list[tuple[str, str]]:
+    lines = read_text(path, TokenizerError).split("\n")
+    merges = []
+    for number, line in enumerate(lines, 1):
+        line = line.removesuffix("\r")
+        if not line or (number == 1 and line.startswith("#version")):
+            continue
+        pair = line.split(" ")
+        if len(pair) != 2 or not all(pair):
+            raise TokenizerError(
+                f"{path}: line {number} is not a merge, two tokens with a space between them: {line[:60]!r}."
+            )
+        merges.append((pair[0], pair[1]))
+    return merges

@@ -1,0 +1,151 @@
+"""Any Hugging Face tokenizer.json, run by the Rust library that wrote it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+from tfloader.errors import TokenizerError
+from tfloader.files import parse_json, read_text
+from tfloader.tokenizers.base import BaseTokenizer, Offsets
+from tfloader.tokenizers.storage import json_bytes, write_files
+
+USUAL_NAMES = {
+    "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
+    "bos": ("<s>", "<|endoftext|>"),
+    "eos": ("</s>", "<|endoftext|>"),
+    "cls": ("[CLS]",),
+    "sep": ("[SEP]",),
+    "mask": ("[MASK]", "<mask>"),
+}
+PROBES = ("a", "的", "0", ".")
+
+
+class JsonTokenizer(BaseTokenizer):
+    """A tokenizer that exists only as tokenizer.json.
+
+    Everything the file says is followed: its special tokens are kept whole in a text, and what it puts around
+    a text is put there. Its truncation and padding settings are not: calls decide those.
+
+    Args:
+        path: the file.
+        tokens: the token of each role ("pad", "cls", ...), as tokenizer_config.json has them. Without it the
+            usual names are taken where the file declares them special.
+        special_tokens: False makes special tokens in a text ordinary text.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        tokens: Mapping[str, str] | None = None,
+        *,
+        special_tokens: bool = True,
+    ) -> None:
+        path = os.fspath(path)
+        text = read_text(path, TokenizerError)
+        self.content = parse_json(text, path, TokenizerError)
+        self._rust = _open(text, path)
+        model = self.content.get("model") or {}
+        if model.get("dropout"):
+            raise TokenizerError(
+                f"{path}: model.dropout is {model['dropout']}, which would make every call give other ids. "
+                "Set it to null."
+            )
+        self._rust.no_truncation()
+        self._rust.no_padding()
+        self.keeps_special_tokens = special_tokens
+        self._rust.encode_special_tokens = not special_tokens
+        if tokens is None:
+            declared = {
+                token.content for token in self._rust.get_added_tokens_decoder().values() if token.special
+            }
+            found = {
+                role: [name for name in names if name in declared] for role, names in USUAL_NAMES.items()
+            }
+            tokens = {role: names[0] for role, names in found.items() if names}
+        missing = sorted(token for token in tokens.values() if self._rust.token_to_id(token) is None)
+        if missing:
+            raise TokenizerError(f"{path}: the special tokens {missing} are not in its vocabulary.")
+        known = {token.content for token in self._rust.get_added_tokens_decoder().values()}
+        self._rust.add_special_tokens(sorted(set(tokens.values()) - known))
+        super().__init__(tokens)
+        self.vocab_size = max(self._rust.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self._learn_template(path)
+
+    def _learn_template(self, path: str) -> None:
+        """Finds out what the file puts around one text and between two, by encoding short ones."""
+        for probe in PROBES:
+            plain = self._rust.encode(probe, add_special_tokens=False).ids
+            one, two = self._rust.encode(probe), self._rust.encode(probe, probe)
+            if plain and (self._template(plain, one, two)):
+                return
+        raise TokenizerError(
+            f"{path}: its post_processor arranges texts in a way that is not implemented: expected fixed "
+            "tokens before, between and after the texts, and segments 0 and then 0 or 1."
+        )
+
+    def _template(self, plain: list[int], one, two) -> bool:
+        size = len(plain)
+        for begin in range(len(one.ids) - size + 1):
+            start, end = one.ids[:begin], one.ids[begin + size :]
+            middle = two.ids[begin + size : len(two.ids) - size - len(end)]
+            whole = [*start, *plain, *middle, *plain, *end]
+            boundary = begin + size + len(middle)
+            segment = two.type_ids[boundary] if boundary < len(two.ids) else 0
+            segments = [0] * boundary + [segment] * (len(two.ids) - boundary)
+            fits = one.ids[begin : begin + size] == plain and two.ids == whole and two.type_ids == segments
+            if fits and not any(one.type_ids):
+                self._start, self._between, self._end = map(self.ids_to_tokens, (start, middle, end))
+                self._second_segment = segment
+                return True
+        return False
+
+    def _find(self, token: str) -> int | None:
+        return self._rust.token_to_id(token)
+
+    def _name(self, index: int) -> str | None:
+        return self._rust.id_to_token(index) if 0 <= index < 2**32 else None
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
+        encoding = self._rust.encode(text, add_special_tokens=False)
+        return encoding.tokens, encoding.ids, encoding.offsets
+
+    def decode(
+        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
+    ) -> str:
+        """Returns the text of ids by the file's own decoder; ids outside its vocabulary decode to nothing."""
+        ids = [int(id) for id in ids] if tokens is None else self.tokens_to_ids(tokens)
+        known = [id for id in ids if self._name(id) is not None]
+        return self._rust.decode(known, skip_special_tokens=skip_special_tokens)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes tokenizer.json and tokenizer_config.json."""
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "split_special_tokens": not self.keeps_special_tokens,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            **{f"{role}_token": token for role, token in self.special_tokens.items()},
+        }
+        write_files(
+            folder,
+            {"tokenizer.json": self._rust.to_str().encode(), "tokenizer_config.json": json_bytes(config)},
+        )
+
+
+def _open(text: str, path: str):
+    import tokenizers
+
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as reason:  # a panic in Rust arrives as a BaseException
+        raise TokenizerError(
+            f"{path}: the tokenizers library cannot read it ({str(reason)[:200]}). "
+            "Download it again, or install a newer tokenizers."
+        ) from reason

@@ -1,0 +1,294 @@
+"""`load_tokenizer`: from a folder, or one of its files, to the right tokenizer with the right options.
+
+The options stand in tokenizer_config.json. Every key there is honoured, or harmless, or refused by name.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+
+from tfloader.errors import TokenizerError, listing
+from tfloader.files import read_json
+from tfloader.tokenizers.base import BaseTokenizer
+from tfloader.tokenizers.bytepair import END_OF_TEXT, BytePairTokenizer
+from tfloader.tokenizers.fast import JsonTokenizer
+from tfloader.tokenizers.sentencepiece import SpTokenizer
+from tfloader.tokenizers.settings import (
+    GENERIC_CLASSES,
+    Settings,
+    check,
+    check_added,
+    class_name,
+    flag,
+    number,
+    read_settings,
+    special,
+    specials,
+)
+from tfloader.tokenizers.vocabulary import load_vocab
+from tfloader.tokenizers.wordpiece import Tokenizer
+
+T5_FAMILIES = {"t5", "mt5", "umt5", "longt5"}
+ACCEPTED = (
+    "vocab.txt or another *vocab*.txt (WordPiece)",
+    "encoder.json with vocab.bpe, or vocab.json with merges.txt (byte-level BPE)",
+    "spiece.model or another *.model (SentencePiece)",
+    "tokenizer.json",
+)
+
+
+def load_tokenizer(path: str | os.PathLike[str], family: str | None = None) -> BaseTokenizer:
+    """Opens the tokenizer of a checkpoint.
+
+    Args:
+        path: the checkpoint's folder, or one of its files: a vocabulary, a tokenizer file, or a checkpoint
+            beside which the vocabulary lies.
+        family: what kind of model it is for ("bert", "gpt2_ml", "t5", ...), where the folder's config.json
+            does not say. For "gpt2_ml" nothing is put around a text.
+
+    WordPiece lowers a text if tokenizer_config.json, or else tokenizer.json, says so. Where neither does, the
+    vocabulary decides: it is cased if one of its tokens is a word, or part of one, of ASCII letters with a
+    capital among them.
+    """
+    folder, name = _place(os.fspath(path))
+    names = sorted(os.listdir(folder))
+    config = read_settings(folder, names)
+    if family is None and "config.json" in names:
+        family = read_json(os.path.join(folder, "config.json"), TokenizerError).get("model_type")
+    if family is not None and not isinstance(family, str):
+        raise TokenizerError(f"{folder}: the model family must be a string, found {family!r:.80}.")
+    kind, files = _choose(folder, names, name, config)
+    tokenizer = kind(*(os.path.join(folder, file) for file in files), config, family)
+    check_added(tokenizer, folder, names, config)
+    for side in ("padding_side", "truncation_side"):
+        value = config.get(side, "right")
+        if value not in ("right", "left"):
+            raise TokenizerError(f"{folder}: {side} must be 'right' or 'left', found {value!r}.")
+        setattr(tokenizer, side, value)
+    return tokenizer
+
+
+def _place(path: str) -> tuple[str, str | None]:
+    if os.path.isdir(path):
+        return path, None
+    folder, name = os.path.split(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise TokenizerError(f"{path}: neither a folder nor a file in one. Check the path.")
+    if not os.path.isfile(path) and not any(other.startswith(name + ".") for other in os.listdir(folder)):
+        raise TokenizerError(
+            f"{path}: no such file or checkpoint. Its folder holds: {_shown(os.listdir(folder))}."
+        )
+    return folder, name
+
+
+# Which files
+
+
+def _choose(folder: str, names: list[str], name: str | None, config: Settings) -> tuple[Callable, list[str]]:
+    asked = _asked(name, names) if name is not None else None
+    if asked:
+        return asked
+    present = _kinds(names)
+    if not present:
+        raise TokenizerError(
+            f"{folder}: no tokenizer here. The folder holds: {_shown(names)}. Accepted are:\n"
+            f"{listing(ACCEPTED)}"
+        )
+    if (
+        class_name(config) in GENERIC_CLASSES - {None}
+        and WORD_MAXLEN not in config
+        and present[-1][0] is _json
+    ):
+        return present[-1]  # such a class means tokenizer.json; only our own folders say everything otherwise
+    named = [(kind, files) for kind, files in present if class_name(config) in CLASSES[kind]]
+    usable = named or [(kind, files) for kind, files in present if kind is not _json] or present
+    if len(usable) > 1:
+        raise TokenizerError(
+            f"{folder}: holds several tokenizers: {', '.join(' + '.join(files) for _, files in usable)}. "
+            "Give the path of the file that belongs to the model."
+        )
+    return usable[0]
+
+
+def _kinds(names: list[str]) -> list[tuple[Callable, list[str]]]:
+    found: list[tuple[Callable, list[str]]] = []
+    for kind, first, pattern in (
+        (_wordpiece, "vocab.txt", "*vocab*.txt"),
+        (_sentencepiece, "spiece.model", "*.model"),
+    ):
+        matching = [first] if first in names else fnmatch.filter(names, pattern)
+        found += [(kind, [name]) for name in matching]
+    found += [(_bytepair, [*pair]) for pair in _BPE_PAIRS if set(pair) <= set(names)][:1]
+    found += [(_json, ["tokenizer.json"])] if "tokenizer.json" in names else []
+    return found
+
+
+_BPE_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
+
+
+def _asked(name: str, names: list[str]) -> tuple[Callable, list[str]] | None:
+    for pair in _BPE_PAIRS:
+        if name in pair:
+            if set(pair) <= set(names):
+                return _bytepair, [*pair]
+            raise TokenizerError(f"{name}: byte-level BPE needs {pair[0]} and {pair[1]} in one folder.")
+    if name == "tokenizer.json":
+        return _json, [name]
+    if name.endswith((".model", ".spm")):
+        return _sentencepiece, [name]
+    return (_wordpiece, [name]) if name.endswith(".txt") else None
+
+
+def _shown(names: Collection[str]) -> str:
+    names = sorted(names)
+    return (
+        ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        if names
+        else "nothing"
+    )
+
+
+# The kinds
+
+
+def _wordpiece(path: str, config: Settings, family: str | None) -> Tokenizer:
+    check(
+        config,
+        path,
+        {"do_lower_case", "strip_accents", "tokenize_chinese_chars", WORD_MAXLEN},
+        CLASSES[_wordpiece],
+    )
+    vocab = load_vocab(path)
+    beside = _normalizer_beside(path)
+    lower = flag(config, "do_lower_case", beside.get("lowercase"))
+    around = special(config, "cls", "[CLS]"), special(config, "sep", "[SEP]")
+    tokenizer = Tokenizer(
+        vocab,
+        not _is_cased(vocab) if lower is None else lower,
+        *((None, None) if family == "gpt2_ml" else around),
+        token_unk=special(config, "unk", "[UNK]") or "[UNK]",
+        token_pad=special(config, "pad", "[PAD]") or "[PAD]",
+        token_mask=special(config, "mask", "[MASK]") or "[MASK]",
+        word_maxlen=number(config, WORD_MAXLEN, 200),
+        strip_accents=flag(config, "strip_accents", beside.get("strip_accents")),
+        tokenize_chinese_chars=flag(
+            config, "tokenize_chinese_chars", beside.get("handle_chinese_chars", True)
+        ),
+        special_tokens=not flag(config, "split_special_tokens", True),
+    )
+    for role in ("bos", "eos"):
+        token = special(config, role, None)
+        if token is not None and token not in vocab:
+            raise TokenizerError(f"{path}: {role}_token={token!r} of the config is not in the vocabulary.")
+        tokenizer.special_tokens |= {role: token} if token is not None else {}
+    return tokenizer
+
+
+def _normalizer_beside(path: str) -> dict:
+    """What a tokenizer.json in the same folder says about lowering, for a config that does not."""
+    beside = os.path.join(os.path.dirname(path), "tokenizer.json")
+    content = read_json(beside, TokenizerError) if os.path.isfile(beside) else {}
+    normalizer = content.get("normalizer")
+    is_bert = isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer"
+    return normalizer if is_bert else {}
+
+
+def _is_cased(vocab: Mapping[str, int]) -> bool:
+    return any(re.fullmatch(r"(##)?[A-Za-z]*[A-Z][A-Za-z]*", token) for token in vocab)
+
+
+def _bytepair(vocab: str, merges: str, config: Settings, family: str | None) -> BytePairTokenizer:
+    check(config, vocab, (), CLASSES[_bytepair])
+    known = read_json(vocab, TokenizerError)
+    roberta = family == "roberta" or class_name(config) == "RobertaTokenizer"
+    tokens = ROBERTA_TOKENS if roberta else {"bos": END_OF_TEXT, "eos": END_OF_TEXT}
+    tokens = {
+        role: token for role, token in tokens.items() if token in known and f"{role}_token" not in config
+    }
+    tokens |= specials(config)
+    return BytePairTokenizer(
+        vocab,
+        merges,
+        token_start=tokens.get("cls", "<s>") if roberta else None,
+        token_end=tokens.get("sep", "</s>") if roberta else None,
+        tokens=tokens,
+        special_tokens=not flag(config, "split_special_tokens", True),
+    )
+
+
+def _sentencepiece(path: str, config: Settings, family: str | None) -> SpTokenizer:
+    check(config, path, {"extra_ids", "token_start", "token_end"}, CLASSES[_sentencepiece])
+    plain = SpTokenizer(path, token_end=None)
+    ours = class_name(config) == "SpTokenizer"
+    if not ours and (not plain.has_t5_layout or family not in {None, *T5_FAMILIES}):
+        raise TokenizerError(
+            f"{path}: a SentencePiece model for {family or 'an unknown family'} does not say which tokens "
+            "stand around a text, nor how the text is prepared; only T5's way is known here. Say it yourself "
+            "with SpTokenizer(path, token_start=..., token_end=...), or give the path of tokenizer.json if "
+            "there is one."
+        )
+    for role, token in specials(config).items():
+        if plain.special_tokens.get(role, token) != token or plain._find(token) is None:
+            raise TokenizerError(
+                f"{path}: tokenizer_config.json says {role}_token={token!r}; the model has none such. "
+                "Correct the one that is wrong."
+            )
+    extra = number(config, "extra_ids", 0 if plain.holds_sentinels or ours else 100)
+    whole = not flag(config, "split_special_tokens", True)
+    around = (
+        (config.get("token_start"), config.get("token_end")) if ours else (None, plain.special_tokens["eos"])
+    )
+    if not all(token is None or isinstance(token, str) for token in around):
+        raise TokenizerError(
+            f"{path}: token_start and token_end must be strings or null, found {around!r:.80}."
+        )
+    return SpTokenizer(path, *around, extra_ids=extra, special_tokens=whole)
+
+
+def _json(path: str, config: Settings, family: str | None) -> JsonTokenizer:
+    tokenizer = JsonTokenizer(
+        path, specials(config) or None, special_tokens=not flag(config, "split_special_tokens", False)
+    )
+    problems = [
+        f"tokenizer_config.json has {key}={config[key]!r}, tokenizer.json has {part}.{name}={there[name]!r}"
+        for key, part, name in (
+            ("do_lower_case", "normalizer", "lowercase"),
+            ("strip_accents", "normalizer", "strip_accents"),
+            ("tokenize_chinese_chars", "normalizer", "handle_chinese_chars"),
+            ("add_prefix_space", "pre_tokenizer", "add_prefix_space"),
+        )
+        if config.get(key) is not None
+        and isinstance(there := tokenizer.content.get(part), dict)
+        and name in there
+        and there[name] != config[key]
+    ]
+    if problems:
+        raise TokenizerError(f"{path}: the two files disagree:\n{listing(problems)}\nCorrect the wrong one.")
+    return tokenizer
+
+
+WORD_MAXLEN = "max_input_chars_per_word"
+ROBERTA_TOKENS = {
+    "bos": "<s>",
+    "eos": "</s>",
+    "cls": "<s>",
+    "sep": "</s>",
+    "unk": "<unk>",
+    "pad": "<pad>",
+    "mask": "<mask>",
+}
+CLASSES: dict[Callable, set[str]] = {
+    _wordpiece: {
+        "BertTokenizer",
+        "ElectraTokenizer",
+        "DistilBertTokenizer",
+        "MobileBertTokenizer",
+        "NezhaTokenizer",
+    },
+    _bytepair: {"GPT2Tokenizer", "RobertaTokenizer"},
+    _sentencepiece: {"T5Tokenizer", "SpTokenizer"},
+    _json: set(),
+}

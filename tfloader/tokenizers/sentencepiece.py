@@ -1,0 +1,250 @@
+"""SentencePiece models (T5, mT5, CPM), with bert4keras' arguments and T5's sentinels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from tfloader.errors import TokenizerError
+from tfloader.tokenizers.base import BaseTokenizer, Offsets
+from tfloader.tokenizers.storage import json_bytes, read_bytes, write_files
+
+MAX_MODEL_BYTES = 64 * 1024 * 1024
+MAX_EXTRA_IDS = 100_000
+USUAL_NAMES = {"cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+
+
+class SpTokenizer(BaseTokenizer):
+    """Tokenizer of a SentencePiece model.
+
+    Args:
+        sp_model_path: the model file.
+        token_start, token_end: pieces put around a text; None for none. T5 ends a text with "</s>".
+        pre_tokenize: a function that splits a text into words, which are then joined by single spaces.
+        token_translate: pieces to be replaced by others after splitting, and back before decoding.
+        extra_ids: how many sentinels "<extra_id_N>" follow the pieces of the model, counted from the end as
+            T5 does: N has the id `vocab_size - 1 - N`. In a text each is a single token.
+        special_tokens: keeps the model's other special pieces that stand in a text whole ("</s>"), as Hugging
+            Face does. By SentencePiece's rule they are text like any other.
+
+    Ids from `vocab_size` on, which a model with a padded embedding may produce, decode to nothing.
+    """
+
+    def __init__(
+        self,
+        sp_model_path: str | os.PathLike[str],
+        token_start: str | None = None,
+        token_end: str | None = "</s>",
+        pre_tokenize: Callable[[str], Iterable[str]] | None = None,
+        token_translate: Mapping[str, str] | None = None,
+        *,
+        extra_ids: int = 0,
+        special_tokens: bool = False,
+    ) -> None:
+        path = os.fspath(sp_model_path)
+        if (
+            not isinstance(extra_ids, int)
+            or isinstance(extra_ids, bool)
+            or not 0 <= extra_ids <= MAX_EXTRA_IDS
+        ):
+            raise TokenizerError(
+                f"extra_ids: expected a number from 0 to {MAX_EXTRA_IDS}; found {extra_ids!r}."
+            )
+        self._model = read_bytes(path, MAX_MODEL_BYTES)
+        self._sp = _open(self._model, path)
+        self._size, self.extra_ids = self._sp.GetPieceSize(), extra_ids
+        self.vocab_size = self._size + extra_ids
+        self.keeps_special_tokens = special_tokens
+        self._pre_tokenize, self._translate = pre_tokenize, dict(token_translate or {})
+        roles = {
+            role: self._sp.IdToPiece(id)
+            for role in ("pad", "unk", "bos", "eos")
+            if (id := getattr(self._sp, f"{role}_id")()) >= 0
+        }
+        roles |= {role: piece for role, piece in USUAL_NAMES.items() if self._find(piece) is not None}
+        for argument, token in (("token_start", token_start), ("token_end", token_end)):
+            if token is not None and self._find(token) is None:
+                raise TokenizerError(
+                    f"{argument}: the model {path} has no piece {token!r}; its special pieces are "
+                    f"{sorted(set(roles.values()))}. Name one of them, or {argument}=None."
+                )
+        super().__init__(
+            roles,
+            start=[token_start] if token_start is not None else [],
+            end=[token_end] if token_end is not None else [],
+        )
+        marks = [r"<extra_id_(?:0|[1-9][0-9]*)>"] if extra_ids else []
+        marks += [re.escape(token) for token in sorted(set(roles.values())) if special_tokens]
+        self._marks = re.compile(f"({'|'.join(marks)})") if marks else None
+
+    @property
+    def has_t5_layout(self) -> bool:
+        """Whether padding, end and unknown are the ids 0, 1 and 2 and nothing starts a text, as in T5."""
+        sp = self._sp
+        return (sp.pad_id(), sp.eos_id(), sp.unk_id(), sp.bos_id()) == (0, 1, 2, -1)
+
+    @property
+    def holds_sentinels(self) -> bool:
+        """Whether the model's own pieces contain sentinels, as mT5's do."""
+        return any(self._find(piece) is not None for piece in ("<extra_id_0>", "▁<extra_id_0>"))
+
+    def _find(self, token: str) -> int | None:
+        sentinel = re.fullmatch(r"<extra_id_(0|[1-9][0-9]{0,5})>", token) if self.extra_ids else None
+        if sentinel and int(sentinel[1]) < self.extra_ids:
+            return self.vocab_size - 1 - int(sentinel[1])
+        id = self._sp.PieceToId(token)
+        return id if self._sp.IdToPiece(id) == token else None
+
+    def _name(self, index: int) -> str | None:
+        if index >= self.vocab_size:
+            return ""
+        if index >= self._size:
+            return f"<extra_id_{self.vocab_size - 1 - index}>"
+        return self._sp.IdToPiece(index) if index >= 0 else None
+
+    # Text to pieces
+
+    def _split(self, text: str) -> list[str]:
+        """Ordinary text at even places, tokens that are kept whole at odd ones."""
+        parts = self._marks.split(text) if self._marks else [text]
+        joined = [parts[0]]
+        for mark, rest in zip(parts[1::2], parts[2::2], strict=True):
+            if self._find(mark) is None:  # a sentinel beyond the last one is text
+                joined[-1] += mark + rest
+            else:
+                joined += [mark, rest]
+        return joined
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        _refuse_bytes(texts)
+        if self._pre_tokenize or self._translate:
+            return [self._pieces(text)[1] for text in texts]
+        split = [self._split(text) for text in texts]
+        plain = iter(self._sp.encode([part for parts in split for part in parts[::2]], out_type=int))
+        rows = []
+        for parts in split:
+            row = next(plain)
+            for mark in parts[1::2]:
+                row = [*row, self.token_to_id(mark), *next(plain)]
+            rows.append(row)
+        return rows
+
+    def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
+        _refuse_bytes([text])
+        if self._pre_tokenize:
+            text = " ".join(self._pre_tokenize(text))
+        tokens, ids, offsets, place = [], [], [], 0
+        for i, part in enumerate(self._split(text)):
+            if i % 2:
+                found: tuple = [part], [self.token_to_id(part)], [(0, len(part))]
+            else:
+                found = _locate(self._sp, part)
+            tokens += found[0]
+            ids += found[1]
+            offsets += [(place + start, place + end) for start, end in found[2]]
+            place += len(part)
+        if self._translate:
+            tokens = [self._translate.get(token, token) for token in tokens]
+            ids = self.tokens_to_ids(tokens)
+        return tokens, ids, offsets
+
+    def offsets(self, text: str) -> Offsets:
+        self._need_offsets()
+        return super().offsets(text)
+
+    def rematch(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
+        self._need_offsets()
+        return super().rematch(text, tokens)
+
+    def _need_offsets(self) -> None:
+        if self._pre_tokenize:
+            raise TokenizerError(
+                "pre_tokenize rewrites the text before SentencePiece sees it, so there are no offsets in the "
+                "original. Apply pre_tokenize yourself and give its text to a tokenizer without it."
+            )
+
+    # Pieces to text
+
+    def decode(
+        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
+    ) -> str:
+        """Returns the text of ids.
+
+        Unknown pieces read " ⁇ ". Special pieces and sentinels are left out, unless `skip_special_tokens` is
+        False.
+        """
+        if tokens is not None or self._translate:
+            back = {new: old for old, new in self._translate.items()}
+            tokens = self.ids_to_tokens(ids) if tokens is None else tokens
+            ids = self.tokens_to_ids(back.get(token, token) for token in tokens if token)
+        texts: list[str] = []
+        run: list[int] = []
+        for id in [*map(int, ids), None]:
+            if id is not None and self._name(id) is None:
+                self.id_to_token(id)  # raises
+            if id is not None and id < self._size and (skip_special_tokens or not self._sp.IsControl(id)):
+                run.append(id)
+            elif id is None or (not skip_special_tokens and id < self.vocab_size):
+                texts += [self._sp.DecodeIds(run)] if run else []
+                texts += [] if id is None else [self.id_to_token(id)]
+                run = []
+        return " ".join(texts)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes spiece.model and tokenizer_config.json."""
+        if self._pre_tokenize or self._translate:
+            raise TokenizerError(
+                "pre_tokenize and token_translate are Python objects that no tokenizer file can hold. Save "
+                "an SpTokenizer made without them, and give them again when you load it."
+            )
+        config = {
+            "extra_ids": self.extra_ids,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            # Left out otherwise: it would make transformers split the sentinels as well.
+            **({"split_special_tokens": False} if self.keeps_special_tokens else {}),
+            **{
+                f"{role}_token": self.special_tokens[role]
+                for role in ("eos", "unk", "pad")
+                if role in self.special_tokens
+            },
+        }
+        if self.has_t5_layout and not self._start and self._end == [self.special_tokens["eos"]]:
+            config["tokenizer_class"] = "T5Tokenizer"
+        else:
+            config["tokenizer_class"] = "SpTokenizer"
+            config["token_start"] = self._start[0] if self._start else None
+            config["token_end"] = self._end[0] if self._end else None
+        write_files(folder, {"spiece.model": self._model, "tokenizer_config.json": json_bytes(config)})
+
+
+def _open(model: bytes, path: str):
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+        processor.IdToPiece(list(range(processor.GetPieceSize())))  # fails now rather than later
+    except Exception as reason:
+        raise TokenizerError(f"{path}: not a SentencePiece model. Download it again.") from reason
+    return processor
+
+
+def _locate(processor, text: str) -> tuple[list[str], list[int], Offsets]:
+    try:
+        found = processor.encode(text, return_type="offset_mapping")
+    except TypeError:  # sentencepiece before 0.2.2 has another way to ask
+        pieces = processor.encode(text, out_type="immutable_proto").pieces
+        return (
+            [piece.piece for piece in pieces],
+            [piece.id for piece in pieces],
+            [(piece.begin, piece.end) for piece in pieces],
+        )
+    return found["pieces"], found["ids"], found["offsets"]
+
+
+def _refuse_bytes(texts: Iterable[str]) -> None:
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(type(text).__name__)

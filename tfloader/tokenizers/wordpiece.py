@@ -1,0 +1,297 @@
+"""Google BERT's tokenizer: basic splitting, then the longest WordPieces from the left.
+
+The rules are composed here from the Rust library's building blocks instead of taking its BertNormalizer,
+which differs from Google's code: it deletes private-use characters, lowers a final sigma to σ, strips accents
+before it lowers, misses 256 Chinese characters and gives up on words above 100 characters (Google: 200).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from tfloader.errors import TokenizerError
+from tfloader.tokenizers.base import BaseTokenizer, Offsets, foreign
+from tfloader.tokenizers.sequences import id_gaps
+from tfloader.tokenizers.spacing import join
+from tfloader.tokenizers.storage import json_bytes, write_files
+from tfloader.tokenizers.vocabulary import CJK_RANGES, load_vocab, vocab_lines
+
+# As regular expressions of the Rust library (Oniguruma).
+SPACE = r"[\t\n\r\p{Z}]+"
+CONTROL = r"[\p{Cc}\p{Cf}\x{FFFD}&&[^\t\n\r]]"
+PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
+CASED, BETWEEN = r"[\p{Cased}&&[^\p{Case_Ignorable}]]", r"\p{Case_Ignorable}*"
+FINAL_SIGMA = rf"{CASED}{BETWEEN}\KΣ(?!{BETWEEN}{CASED})"
+
+
+class Tokenizer(BaseTokenizer):
+    """WordPiece tokenizer of BERT and its relatives, with bert4keras' arguments.
+
+    Args:
+        token_dict: a dictionary from token to id, or the path of a vocabulary file.
+        do_lower_case: lowers the text and strips its accents, for an uncased vocabulary.
+        token_start, token_end: tokens put around a text; None for none, as GPT2_ML wants.
+        pre_tokenize: a function that splits a text into words; those in the vocabulary are kept whole
+            (WoBERT).
+        token_translate: tokens to be replaced by others after splitting.
+        word_maxlen: a longer word becomes one unknown token.
+        strip_accents: strips accents (Unicode's Mn) even without lowering, or keeps them in spite of it.
+            None follows `do_lower_case`.
+        tokenize_chinese_chars: makes each Chinese character a word.
+        special_tokens: keeps special tokens that stand in a text whole ("[MASK]" is one token), as Hugging
+            Face does. By Google's rule they are text like any other ("[", "mask", "]").
+
+    The token of a word that the vocabulary cannot spell is the word itself; its id is the unknown token's.
+    Unicode categories are those of the Rust library: characters that came into Unicode after your Python's
+    tables may be classified differently from Google's Python code.
+    """
+
+    def __init__(
+        self,
+        token_dict: Mapping[str, int] | str | os.PathLike[str],
+        do_lower_case: bool = False,
+        token_start: str | None = "[CLS]",
+        token_end: str | None = "[SEP]",
+        token_unk: str = "[UNK]",
+        token_pad: str = "[PAD]",
+        token_mask: str = "[MASK]",
+        pre_tokenize: Callable[[str], Iterable[str]] | None = None,
+        token_translate: Mapping[str, str] | None = None,
+        word_maxlen: int = 200,
+        *,
+        strip_accents: bool | None = None,
+        tokenize_chinese_chars: bool = True,
+        special_tokens: bool = False,
+    ) -> None:
+        vocab = dict(token_dict) if isinstance(token_dict, Mapping) else load_vocab(token_dict)
+        self._vocab = _checked_vocab(vocab)
+        roles = {"pad": token_pad, "unk": token_unk, "cls": token_start, "sep": token_end, "mask": token_mask}
+        for argument, role in (("token_unk", "unk"), ("token_start", "cls"), ("token_end", "sep")):
+            if roles[role] not in vocab and (roles[role] is not None or role == "unk"):
+                raise TokenizerError(
+                    f"{argument}: {roles[role]!r} is not among the {len(vocab)} tokens of the vocabulary. "
+                    + (
+                        "Name its unknown token."
+                        if role == "unk"
+                        else f"Name another token, or {argument}=None."
+                    )
+                )
+        super().__init__(
+            {role: token for role, token in roles.items() if token in vocab},
+            start=[token_start] if token_start is not None else [],
+            end=[token_end] if token_end is not None else [],
+        )
+        self.vocab_size = max(vocab.values()) + 1
+        self.do_lower_case, self.strip_accents = do_lower_case, strip_accents
+        self.tokenize_chinese_chars, self.keeps_special_tokens = tokenize_chinese_chars, special_tokens
+        self.word_maxlen = word_maxlen
+        self._pre_tokenize, self._translate = pre_tokenize, dict(token_translate or {})
+        self._tokens = {id: token for token, id in vocab.items()}
+        self._folded: dict[str, str] = {}
+        self._rust, self._lowering = self._build()
+
+    def _build(self):
+        import tokenizers
+        from tokenizers import Regex, models, normalizers, pre_tokenizers
+
+        strips = self.do_lower_case if self.strip_accents is None else self.strip_accents
+        lowering = []
+        if self.do_lower_case:
+            lowering += [normalizers.Replace(Regex(FINAL_SIGMA), "ς"), normalizers.Lowercase()]
+        if strips:
+            lowering += [normalizers.NFD(), normalizers.Replace(Regex(r"\p{Mn}"), "")]
+        single = f"[{CJK_RANGES}]|{PUNCTUATION}" if self.tokenize_chinese_chars else PUNCTUATION
+        rust = tokenizers.Tokenizer(
+            models.WordPiece(
+                self._vocab,
+                unk_token=self.special_tokens["unk"],
+                max_input_chars_per_word=self.word_maxlen,
+                continuing_subword_prefix="##",
+            )
+        )
+        rust.normalizer = normalizers.Sequence([normalizers.Replace(Regex(CONTROL), ""), *lowering])
+        rust.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(SPACE), "removed"), pre_tokenizers.Split(Regex(single), "isolated")]
+        )
+        if self.keeps_special_tokens:
+            rust.add_special_tokens(list(self.special_tokens.values()))
+        return rust, normalizers.Sequence(lowering)
+
+    def _find(self, token: str) -> int | None:
+        return self._vocab.get(token)
+
+    def _name(self, index: int) -> str | None:
+        return self._tokens.get(index)
+
+    def is_special(self, token: str) -> bool:
+        return (token[:1] == "[" and token[-1:] == "]" and len(token) > 1) or super().is_special(token)
+
+    # Text to tokens
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        if self._pre_tokenize or self._translate:
+            return [self._pieces(text)[1] for text in texts]
+        return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
+        if self._pre_tokenize:
+            tokens = self._words_then_pieces(text)
+            ids, offsets = self.tokens_to_ids(tokens), _spans(self._align(text, tokens))
+        else:
+            tokens, ids, offsets = self._native_pieces(text)
+        if self._translate:
+            tokens = [self._translate.get(token, token) for token in tokens]
+            ids = self.tokens_to_ids(tokens)
+        return tokens, ids, offsets
+
+    def _native_pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
+        encoding = self._rust.encode(text, add_special_tokens=False)
+        tokens, ids = encoding.tokens, encoding.ids
+        if self.unk_token_id in ids:
+            words, places = self._words(text), encoding.word_ids
+            unknown = self.special_tokens["unk"]
+            tokens = [words[places[i]] if token == unknown else token for i, token in enumerate(tokens)]
+        return tokens, ids, encoding.offsets
+
+    def _words(self, text: str) -> list[str]:
+        parts, special = [text], set()
+        if self.keeps_special_tokens:
+            special = set(self.special_tokens.values())
+            longest_first = sorted(special, key=len, reverse=True)
+            parts = [part for part in re.split(f"({'|'.join(map(re.escape, longest_first))})", text) if part]
+        words: list[str] = []
+        for part in parts:
+            if part in special:
+                words.append(part)
+            else:
+                normal = self._rust.normalizer.normalize_str(part)
+                words += [word for word, _ in self._rust.pre_tokenizer.pre_tokenize_str(normal)]
+        return words
+
+    def _words_then_pieces(self, text: str) -> list[str]:
+        tokens: list[str] = []
+        for word in self._pre_tokenize(self._lowering.normalize_str(text)):
+            tokens += [word] if word in self._vocab else self._native_pieces(word)[0]
+        return tokens
+
+    # Tokens back to characters
+
+    def _keeps(self, character: str) -> bool:
+        return self._fold(character) != ""
+
+    def _fold(self, character: str) -> str:
+        """What one character becomes. Both small sigmas are one: which it is depends on its neighbours."""
+        folded = self._folded.get(character)
+        if folded is None:
+            folded = self._rust.normalizer.normalize_str(character).replace("ς", "σ")
+            self._folded[character] = folded
+        return folded
+
+    def _search(self, text: str, tokens: list[str], own: list[str], offsets: Offsets) -> list[list[int]]:
+        return self._align(text, tokens)
+
+    def _align(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
+        folded, origin = [], []
+        for i, character in enumerate(text):
+            piece = self._fold(character)
+            folded.append(piece)
+            origin += [i] * len(piece)
+        whole, place, found = "".join(folded), 0, []
+        for token in tokens:
+            piece = "".join(map(self._fold, token.removeprefix("##") if len(token) > 2 else token))
+            begin = whole.find(piece, place)
+            if begin < 0:
+                raise foreign(token, text)
+            place = begin + len(piece)
+            found.append(sorted(set(origin[begin:place])))
+        return found
+
+    # Tokens to text
+
+    def decode(
+        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
+    ) -> str:
+        """Returns readable text of ids: pieces joined, spaces where English wants them and Chinese does not.
+
+        Tokens in square brackets ("[SEP]", "[UNK]") are left out unless `skip_special_tokens` is False.
+        """
+        tokens = self.ids_to_tokens(ids) if tokens is None else tokens
+        if skip_special_tokens:
+            tokens = [token for token in tokens if not self.is_special(token)]
+        return join(tokens)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes vocab.txt, tokenizer.json and tokenizer_config.json.
+
+        Transformers reads tokenizer.json, which holds these exact rules, and gives the same ids.
+        """
+        if self._pre_tokenize or self._translate:
+            raise TokenizerError(
+                "pre_tokenize and token_translate are Python objects that no tokenizer file can hold. Save a "
+                "Tokenizer made without them, and give them again when you load it."
+            )
+        gaps = id_gaps(self._vocab.values())
+        if gaps or len(self._tokens) < len(self._vocab):
+            raise TokenizerError(
+                f"The vocabulary has repeated ids or gaps (before {gaps[:5]}); no file can hold it."
+            )
+        write_files(
+            folder,
+            {
+                "vocab.txt": vocab_lines(self._vocab).encode(),
+                "tokenizer.json": self._json().encode(),
+                "tokenizer_config.json": json_bytes(self._config()),
+            },
+        )
+
+    def _config(self) -> dict:
+        roles = {f"{role}_token": None for role in ("unk", "sep", "pad", "cls", "mask")}
+        roles |= {f"{role}_token": token for role, token in self.special_tokens.items()}
+        return {
+            # This class, unlike BertTokenizer, makes transformers follow tokenizer.json to the letter.
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "do_lower_case": self.do_lower_case,
+            "strip_accents": self.strip_accents,
+            "tokenize_chinese_chars": self.tokenize_chinese_chars,
+            "max_input_chars_per_word": self.word_maxlen,
+            "split_special_tokens": not self.keeps_special_tokens,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            **roles,
+        }
+
+    def _json(self) -> str:
+        import tokenizers
+        from tokenizers.processors import TemplateProcessing
+
+        rust = tokenizers.Tokenizer.from_str(self._rust.to_str())
+        rust.add_special_tokens(list(self.special_tokens.values()))
+        start, end = self._start, self._end
+        if start or end:
+            rust.post_processor = TemplateProcessing(
+                single=[*start, "$A", *end],
+                pair=[*start, "$A", *end, "$B:1", *(f"{token}:1" for token in end)],
+                special_tokens=[(token, self._vocab[token]) for token in {*start, *end}],
+            )
+        rust.decoder = tokenizers.decoders.WordPiece(prefix="##")
+        return rust.to_str()
+
+
+def _checked_vocab(vocab: dict[str, int]) -> dict[str, int]:
+    for token, id in vocab.items():
+        if (
+            not isinstance(token, str)
+            or not isinstance(id, int)
+            or isinstance(id, bool)
+            or not 0 <= id < 2**31
+        ):
+            raise TokenizerError(f"token_dict: expected strings with ids from 0 on; found {token!r}: {id!r}.")
+    if not vocab:
+        raise TokenizerError("token_dict: the vocabulary is empty.")
+    return vocab
+
+
+def _spans(found: list[list[int]]) -> Offsets:
+    return [(places[0], places[-1] + 1) if places else (0, 0) for places in found]

@@ -1,0 +1,266 @@
+"""Moves tensors between checkpoints and models, through the naming table of the release.
+
+Everything is checked before anything is assigned: each variable has exactly one source, each tensor is used or
+declared to hold nothing of the model, every shape and dtype fits. Then the tensors stream through one at a time.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfloader.checkpoints import open_checkpoint
+from tfloader.checkpoints.base import Checkpoint, TensorSpec, aligned_empty
+from tfloader.config import TransformerConfig
+from tfloader.errors import WeightsError, listing
+from tfloader.naming import detect_release
+from tfloader.naming.base import Release, Row, counts
+
+ALIGNMENT = 64  # bytes; what TensorFlow needs to take memory over as it is
+READERS = 2
+READABLE_DTYPES = {"float32", "float16", "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a row's tensor stands: the name as the file spells it."""
+
+    row: Row
+    name: str
+
+
+def load_weights(
+    transformer: Any,
+    checkpoint: Any,
+    *,
+    release: Release | None = None,
+    ignore: Collection[str] = (),
+    source_config: TransformerConfig | None = None,
+    fresh: bool = False,
+) -> None:
+    """Fills every variable of a built Transformer, or none of them.
+
+    Args:
+        checkpoint: a path, a mapping of arrays, or an open Checkpoint.
+        release: which release it is; None: found by its names.
+        ignore: patterns (`classifier.*`) of tensors that may stay unread.
+        source_config: the config before the user's own changes; blocks that only it has may stay unread.
+        fresh: nobody else holds the model yet, so that it need not survive a tensor that turns out unreadable.
+
+    Raises:
+        WeightsError: listing every variable without a source, tensor without use, and wrong shape or dtype.
+        CheckpointError: a file cannot be read as what it claims to be.
+    """
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
+    release = release or detect_release(checkpoint)
+    sources = plan(transformer, checkpoint, release, ignore, source_config)
+    if not fresh:
+        for source in sources:
+            checkpoint.read(source.name)
+    for source, value in _prefetched(checkpoint, sources):
+        array = value if isinstance(value, np.ndarray) else tensor_view(value)
+        for path, piece in zip(source.row.ours, source.row.op.to_ours(array), strict=True):
+            _assign(transformer.variable(path), transformer.cut_vocabulary(path, piece), value, source.name)
+
+
+def plan(
+    transformer: Any,
+    checkpoint: Checkpoint,
+    release: Release,
+    ignore: Collection[str] = (),
+    source_config: TransformerConfig | None = None,
+) -> list[Source]:
+    """Pairs every variable with its tensor, in the order of the table; see `load_weights` for what is refused."""
+    naming = release.naming
+    problems: list[str] = []
+    names: dict[str, str] = {}
+    for name in checkpoint:
+        canonical = naming.canonical(name)
+        if naming.is_ignorable(name) or any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore):
+            continue
+        if canonical in names:
+            problems += _differences(checkpoint, names[canonical], name)
+        else:
+            names[canonical] = name
+
+    rows = naming.expand(counts(transformer.config))
+    unread = {row.theirs for row in rows if row.part in transformer.left_out}
+    if source_config is not None:
+        unread |= {row.theirs for row in naming.expand(counts(source_config))} - {row.theirs for row in rows}
+
+    sources, filled, missing = [], set(), []
+    stand_in = {copy.of: copy.theirs for copy in naming.duplicates if copy.of not in names and copy.theirs in names}
+    for row in rows:
+        variables = [transformer.variable(path) for path in row.ours]
+        if any(variable is None for variable in variables):
+            continue
+        theirs = stand_in.get(row.theirs, row.theirs)
+        if theirs not in names:
+            missing.append(f"{' + '.join(row.ours)} has no tensor {row.theirs!r}")
+        else:
+            sources.append(Source(row, names.pop(theirs)))
+            problems += _misfits(transformer, sources[-1], checkpoint)
+        filled.update(id(variable) for variable in variables)
+    used = {source.row.theirs: source.name for source in sources}
+    for copy in naming.duplicates:
+        if copy.theirs in names:
+            name = names.pop(copy.theirs)
+            if copy.of in used:
+                problems += _differences(checkpoint, used[copy.of], name)
+    missing += [f"{variable.path} is not in the table of {release.title}" for variable in _strangers(transformer, filled)]
+    leftover = [f"{name} {checkpoint[name].shape}" for canonical, name in names.items() if canonical not in unread]
+
+    parts = []
+    if missing:
+        parts.append(f"Variables without a source ({len(missing)}):\n{listing(missing)}")
+    if leftover:
+        parts.append(
+            f"Tensors without a use ({len(leftover)}):\n{listing(leftover)}\n"
+            "  If the model does not need them, name them in ignore=[...] (patterns such as 'classifier.*')."
+        )
+    if problems:
+        parts.append(f"Tensors that do not fit ({len(problems)}):\n{listing(problems)}")
+    if parts:
+        raise WeightsError(f"{checkpoint.path} ({release.title}) does not fit the model:\n" + "\n".join(parts))
+    return sources
+
+
+def _misfits(transformer: Any, source: Source, checkpoint: Checkpoint) -> Iterator[str]:
+    spec = checkpoint[source.name]
+    expected = source.row.op.their_shape(*(transformer.source_shape(path) for path in source.row.ours))
+    if tuple(spec.shape) != tuple(expected):
+        hint = ""
+        if any(path in transformer.vocabulary_axes for path in source.row.ours):
+            hint = " (vocab_size in the config and in the tensors differ; saved after keep_tokens? pass vocab_size=)"
+        yield f"{source.name} has shape {tuple(spec.shape)}, the config means {tuple(expected)}{hint}"
+    if spec.dtype not in READABLE_DTYPES:
+        yield f"{source.name} is stored as {spec.dtype}; supported: {', '.join(sorted(READABLE_DTYPES))}"
+
+
+def _differences(checkpoint: Checkpoint, first: str, second: str) -> Iterator[str]:
+    if tuple(checkpoint[first].shape) != tuple(checkpoint[second].shape):
+        yield f"{second} should repeat {first}, but has another shape"
+    elif not np.array_equal(checkpoint.read(first), checkpoint.read(second)):
+        yield f"{second} should repeat {first} (tied weights), but has other values"
+
+
+def _strangers(transformer: Any, filled: Collection[int]) -> list[Any]:
+    """Variables of the model that no row fills, less those that a conditional norm adds (they start at zero)."""
+    new = set()
+    for layer in transformer.layers.values():
+        for name in ("beta_dense", "gamma_dense", "scale_dense", "hidden_dense"):
+            if hasattr(layer, name):
+                new.update(id(variable) for variable in getattr(layer, name).weights)
+    return [item for item in transformer.model.weights if id(item) not in filled and id(item) not in new]
+
+
+def _prefetched(checkpoint: Checkpoint, sources: Sequence[Source]) -> Iterator[tuple[Source, Any]]:
+    """Reads the next two tensors, one a thread, while the last one is put in place.
+
+    Gives arrays, or on TensorFlow the tensors of a checkpoint that can hand them out uncopied.
+    """
+    read = checkpoint.read
+    if keras.backend.backend() == "tensorflow":
+        read = getattr(checkpoint, "read_tensor", read)
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[Any] = deque(pool.submit(read, source.name) for source in sources[:READERS])
+        for index, source in enumerate(sources):
+            value = waiting.popleft().result()
+            if index + READERS < len(sources):
+                waiting.append(pool.submit(read, sources[index + READERS].name))
+            yield source, value
+            del value
+
+
+def _assign(variable: Any, piece: np.ndarray, whole: Any, name: str) -> None:
+    """Puts a piece of a tensor into a variable; `whole` is what was read, array or tensor."""
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    if dtype == "float16" and piece.dtype != np.float16 and piece.size:
+        largest = float(np.abs(piece.astype("float32")).max())
+        if largest > np.finfo("float16").max:
+            raise WeightsError(f"{name} has the value {largest:g}, which float16 cannot hold. Use dtype='bfloat16'.")
+    if not piece.flags.c_contiguous or piece.dtype.name != dtype:
+        variable.assign(_tensor(piece, dtype))
+    elif not isinstance(whole, np.ndarray) and piece.size == np.prod(whole.shape):
+        variable.assign(keras.ops.reshape(whole, piece.shape))
+    else:
+        variable.assign(_tensor(piece, dtype))
+
+
+def _tensor(array: np.ndarray, dtype: str) -> Any:
+    """An array as a tensor of the backend, on TensorFlow without a copy where the memory fits."""
+    fits = array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % ALIGNMENT == 0
+    if array.dtype.name != dtype or not fits:
+        fresh = aligned_empty(array.shape, dtype)
+        np.copyto(fresh, array, casting="unsafe")
+        array = fresh
+    if keras.backend.backend() != "tensorflow" or not array.size:
+        return keras.ops.convert_to_tensor(array, dtype)
+    import tensorflow as tf
+
+    if dtype == "bfloat16":  # the exchange protocol knows no bfloat16
+        return tf.bitcast(tf.experimental.dlpack.from_dlpack(array.view("uint16").__dlpack__()), tf.bfloat16)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def tensor_view(tensor: Any) -> np.ndarray:
+    """A read-only array over the memory of an eager TensorFlow tensor on the CPU."""
+    import tensorflow as tf
+
+    dtype = tensor.dtype.as_numpy_dtype
+    if tensor.dtype == tf.bfloat16:  # the buffer protocol knows no bfloat16
+        tensor = tf.bitcast(tensor, tf.uint16)
+    return np.asarray(memoryview(tensor)).view(dtype).reshape(tensor.shape)
+
+
+def tensors_to_save(
+    transformer: Any, release: Release
+) -> list[tuple[str, TensorSpec, Any]]:
+    """All tensors of a model as a release names them: (name, spec, function that makes the array).
+
+    Raises:
+        WeightsError: the release has no place for some variables.
+    """
+    result, covered = {}, set()
+    for row in release.naming.expand(counts(transformer.config)):
+        variables = [transformer.variable(path) for path in row.ours]
+        if any(variable is None for variable in variables):
+            continue
+        shape = tuple(row.op.their_shape(*(tuple(variable.shape) for variable in variables)))
+        spec = TensorSpec(shape, keras.backend.standardize_dtype(variables[0].dtype))
+        covered.update(id(variable) for variable in variables)
+        result[row.theirs] = (spec, _maker(row, variables))
+    for copy in release.naming.duplicates:
+        if copy.written and copy.of in result:
+            result[copy.theirs] = result[copy.of]
+    strangers = [item.path for item in transformer.model.weights if id(item) not in covered]
+    if strangers:
+        raise WeightsError(f"A {release.title} checkpoint has no place for these variables:\n{listing(strangers)}")
+    return [(name, spec, make) for name, (spec, make) in result.items()]
+
+
+def _maker(row: Row, variables: Sequence[Any]) -> Any:
+    return lambda: row.op.to_theirs(*(_array(variable) for variable in variables))
+
+
+def _array(variable: Any) -> np.ndarray:
+    """A variable's value, on TensorFlow's CPU without a copy."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        value = tf.convert_to_tensor(getattr(variable, "value", variable))  # a LoRA kernel is a tensor already
+        if "CPU" in value.device and value.shape.num_elements():
+            return tensor_view(value)
+    return np.asarray(keras.ops.convert_to_numpy(variable))
+
+
+def as_mapping(transformer: Any, release: Release) -> Mapping[str, np.ndarray]:
+    """The tensors of a model under a release's names, as arrays."""
+    return {name: make() for name, _, make in tensors_to_save(transformer, release)}
