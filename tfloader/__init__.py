@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "load": "models.builder",
     "save": "models.builder",
-    "load_config": "models.builder",
+    "load_config": "naming",
     "build_transformer_model": "models.builder",
     "register_family": "models.builder",
     "Transformer": "models.transformer",

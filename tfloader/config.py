@@ -14,10 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfloader.activations import ACTIVATION_NAMES
 from tfloader.errors import ConfigError, listing
 
 REQUIRED = object()
+
+# "gelu" has two forms that differ by up to 5e-4, and every release means one of them: here "gelu" is always the exact
+# one and "gelu_tanh" always the approximation. Which one a config file means is a matter of its dialect.
+ACTIVATION_NAMES = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "softmax", "linear")
 
 APPLICATIONS = ("encoder", "lm", "unilm")
 

@@ -110,7 +110,7 @@ def plan(
         filled.update(id(variable) for variable in variables)
     used = {source.row.theirs: source.name for source in sources}
     for copy in naming.duplicates:
-        if copy.theirs in names:
+        if copy.theirs in names and copy.theirs not in unread:
             name = names.pop(copy.theirs)
             if copy.of in used:
                 problems += _differences(checkpoint, used[copy.of], name)
@@ -184,7 +184,7 @@ def _assign(variable: Any, piece: np.ndarray, whole: Any, name: str) -> None:
     dtype = keras.backend.standardize_dtype(variable.dtype)
     if dtype == "float16" and piece.dtype != np.float16 and piece.size:
         largest = float(np.abs(piece.astype("float32")).max())
-        if largest > np.finfo("float16").max:
+        if largest > float(np.finfo("float16").max):
             raise WeightsError(f"{name} has the value {largest:g}, which float16 cannot hold. Use dtype='bfloat16'.")
     if not piece.flags.c_contiguous or piece.dtype.name != dtype:
         variable.assign(_tensor(piece, dtype))

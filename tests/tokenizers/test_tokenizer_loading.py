@@ -487,3 +487,12 @@ def test_importing_is_light():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_gpt2_ml_folder_is_known_by_its_tensors_and_gets_no_cls_and_sep():
+    from tests.conftest import CHECKPOINTS
+
+    tokenizer = load_tokenizer(CHECKPOINTS / "gpt2_ml")
+    ids, _ = tokenizer.encode("我要")
+    assert len(ids) == 2
+    assert len(load_tokenizer(CHECKPOINTS / "bert_google").encode("我要")[0]) == 4

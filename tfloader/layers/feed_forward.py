@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfloader.activations import activation
+from tfloader.layers.activations import activation
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -13,7 +13,7 @@ class FeedForward(keras.layers.Layer):
 
     Args:
         intermediate_size: width in between.
-        activation: one of `tfloader.activations.ACTIVATION_NAMES`.
+        activation: one of `tfloader.config.ACTIVATION_NAMES`.
         gated: two products, `gate` (activated) and `up` (linear), in place of `intermediate`.
         dropout: rate on what enters the last product (T5).
     """

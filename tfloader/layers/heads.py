@@ -1,9 +1,17 @@
-"""Small layers that heads are made of."""
+"""Small layers between the large ones."""
 
 from __future__ import annotations
 
 import keras
 from keras import ops
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class Add(keras.layers.Add):
+    """Adds tensors; the mask is the first one's (Keras' Add drops it where another tensor has none)."""
+
+    def compute_mask(self, inputs, mask=None):
+        return None if mask is None else mask[0]
 
 
 @keras.saving.register_keras_serializable("tfloader")

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tfloader import layers as tfl
-from tfloader.activations import activation
+from tfloader.layers.activations import activation
 from tfloader.errors import ConfigError
 from tfloader.models.transformer import Transformer
 

@@ -18,7 +18,7 @@ from tfloader.models.gpt2 import GPT2
 from tfloader.models.gpt2_ml import GPT2_ML
 from tfloader.models.t5 import T5
 from tfloader.models.transformer import Transformer, split_options
-from tfloader.naming import RELEASES, detect_release, find_config, read_config, read_raw_config
+from tfloader.naming import RELEASES, detect_release, find_config, folder_of, read_config, read_raw_config, shapes_of
 from tfloader.naming.base import Release
 from tfloader.weights import load_weights, tensors_to_save
 
@@ -123,14 +123,6 @@ def build_transformer_model(
     return transformer.model if return_keras_model else transformer
 
 
-def load_config(path: str | os.PathLike, **options: Any) -> TransformerConfig:
-    """Reads the config of a checkpoint without building anything; needs no TensorFlow for most containers."""
-    with open_checkpoint(path) as checkpoint:
-        release = detect_release(checkpoint)
-        tensors = {release.naming.canonical(name): spec.shape for name, spec in checkpoint.items()}
-        return read_config(release, find_config(folder_of(path), release), tensors, **options)
-
-
 def save(
     model: keras.Model | Transformer,
     path: str | os.PathLike,
@@ -200,11 +192,6 @@ def config_to_write(config: TransformerConfig, release: Release) -> dict[str, An
     return (own or list(release.dialects))[0].write(config)
 
 
-def folder_of(path: str | os.PathLike) -> str:
-    path = os.fspath(path)
-    return path if os.path.isdir(path) else os.path.dirname(path) or "."
-
-
 def _family_name(model: str | type[Transformer] | None) -> tuple[str | type[Transformer] | None, dict[str, Any]]:
     if model is None or not isinstance(model, str) or model in FAMILIES:
         return model, {}
@@ -242,11 +229,7 @@ def _built(
         if checkpoint is None or isinstance(path, Mapping):
             raise ConfigError("A config is needed: pass the path of the config file, or its content as a dictionary.")
         config = find_config(folder_of(path), release)
-    tensors = (
-        None
-        if checkpoint is None
-        else {release.naming.canonical(name): spec.shape for name, spec in checkpoint.items()}
-    )
+    tensors = None if checkpoint is None else shapes_of(checkpoint, release)
     source = read_config(release, config, tensors, _needed(overrides), ignore_config_keys)
     meant = source
     if compat:

@@ -137,7 +137,7 @@ class Transformer:
         """The layer of that name, made at its first use."""
         name = self.prefix + name
         if name not in self.layers:
-            self.layers[name] = layer_class(name=name, dtype=self.dtype_policy, **arguments)
+            self.layers[name] = layer_class(name=name, dtype=self.dtype_policy.name, **arguments)
         return self.layers[name]
 
     def dense(self, name: str, units: int, activation: Any = None, **arguments: Any) -> keras.layers.Layer:
@@ -150,7 +150,7 @@ class Transformer:
         return self.layer(name, keras.layers.Dropout, rate=rate)(x)
 
     def add(self, name: str, *tensors: Any) -> Any:
-        return self.layer(name, keras.layers.Add)(list(tensors))
+        return self.layer(name, tfl.Add)(list(tensors))
 
     def norm(self, name: str, x: Any, rms: bool = False, epsilon: float | None = None) -> Any:
         """Layer normalisation (or RMS), conditional where the model is."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from tfloader.checkpoints import open_checkpoint
 from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, ConfigError, listing
 from tfloader.files import read_json, read_text
@@ -90,6 +91,29 @@ NOT_MODEL_CONFIGS = {
     "sentence_bert_config.json",
     "data_config.json",
 }
+
+
+def folder_of(path: str | os.PathLike) -> str:
+    """The folder that a checkpoint's path means: itself, or the one that its files are in."""
+    path = os.fspath(path)
+    return path if os.path.isdir(path) else os.path.dirname(path) or "."
+
+
+def shapes_of(checkpoint: Any, release: Release) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's tensors, by canonical name."""
+    return {release.naming.canonical(name): tuple(spec.shape) for name, spec in checkpoint.items()}
+
+
+def load_config(path: str | os.PathLike, **options: Any) -> TransformerConfig:
+    """Reads the config of a checkpoint without building anything, and without TensorFlow.
+
+    Args:
+        path: as `load`'s path.
+        options: `overrides` and `ignore` of `read_config`.
+    """
+    with open_checkpoint(path) as checkpoint:
+        release = detect_release(checkpoint)
+        return read_config(release, find_config(folder_of(path), release), shapes_of(checkpoint, release), **options)
 
 
 def read_raw_config(path: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 
-from tfloader.errors import TokenizerError, listing
+from tfloader.checkpoints import open_checkpoint
+from tfloader.errors import CheckpointError, TokenizerError, listing
 from tfloader.files import read_json
 from tfloader.tokenizers.base import BaseTokenizer
 from tfloader.tokenizers.bytepair import END_OF_TEXT, BytePairTokenizer
@@ -58,6 +59,8 @@ def load_tokenizer(path: str | os.PathLike[str], family: str | None = None) -> B
     config = read_settings(folder, names)
     if family is None and "config.json" in names:
         family = read_json(os.path.join(folder, "config.json"), TokenizerError).get("model_type")
+    if family is None and any(item.endswith(".index") for item in names):
+        family = _family_of_checkpoint(folder)
     if family is not None and not isinstance(family, str):
         raise TokenizerError(f"{folder}: the model family must be a string, found {family!r:.80}.")
     kind, files = _choose(folder, names, name, config)
@@ -69,6 +72,17 @@ def load_tokenizer(path: str | os.PathLike[str], family: str | None = None) -> B
             raise TokenizerError(f"{folder}: {side} must be 'right' or 'left', found {value!r}.")
         setattr(tokenizer, side, value)
     return tokenizer
+
+
+def _family_of_checkpoint(folder: str) -> str | None:
+    """The family by the names in a TensorFlow checkpoint: GPT2_ML's config file does not say it."""
+    from tfloader.naming import detect_release  # needs nothing heavy, but tokenizers alone do not need it
+
+    try:
+        with open_checkpoint(folder) as checkpoint:
+            return detect_release(checkpoint).family
+    except CheckpointError:
+        return None  # no checkpoint, or none of ours: the vocabulary says what it can
 
 
 def _place(path: str) -> tuple[str, str | None]:
@@ -91,7 +105,7 @@ def _choose(folder: str, names: list[str], name: str | None, config: Settings) -
     asked = _asked(name, names) if name is not None else None
     if asked:
         return asked
-    present = _kinds(names)
+    present = kinds_of_tokenizer(names)
     if not present:
         raise TokenizerError(
             f"{folder}: no tokenizer here. The folder holds: {_shown(names)}. Accepted are:\n"
@@ -113,7 +127,8 @@ def _choose(folder: str, names: list[str], name: str | None, config: Settings) -
     return usable[0]
 
 
-def _kinds(names: list[str]) -> list[tuple[Callable, list[str]]]:
+def kinds_of_tokenizer(names: list[str]) -> list[tuple[Callable, list[str]]]:
+    """The tokenizers whose files a folder holds, given its file names: (how to open, files)."""
     found: list[tuple[Callable, list[str]]] = []
     for kind, first, pattern in (
         (_wordpiece, "vocab.txt", "*vocab*.txt"),

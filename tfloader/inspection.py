@@ -1,0 +1,290 @@
+"""What a checkpoint is, and whether it is sound: behind `tfloader info` and `tfloader verify`, for scripts as well.
+
+`info` reads the index, the config and the tokenizer, and imports no framework for containers that need none.
+`verify` reads every byte, builds the model, and runs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfloader.checkpoints import Checkpoint, open_checkpoint
+from tfloader.checkpoints.base import show
+from tfloader.config import TransformerConfig
+from tfloader.errors import CheckpointError, TfloaderError, TokenizerError, WeightsError, listing
+from tfloader.naming import detect_release, find_config, folder_of, read_config, shapes_of
+from tfloader.naming.base import Release, counts
+from tfloader.tokenizers import load_tokenizer
+from tfloader.tokenizers.loading import kinds_of_tokenizer
+
+TOKENIZER_KINDS = {
+    "Tokenizer": "WordPiece",
+    "BytePairTokenizer": "byte-level BPE",
+    "SpTokenizer": "SentencePiece",
+    "JsonTokenizer": "tokenizer.json",
+}
+# The builder option that makes an optional part of the model; parts not named here are always made.
+HEADS = {"pooler": {"with_pool": True}, "nsp": {"with_nsp": True}, "mlm": {"with_mlm": "linear"}}
+
+
+def info(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Describes a checkpoint without loading it.
+
+    Returns:
+        A dictionary that json can write: path, release, family, parts, config, parameters, dtypes (parameters of
+        each), not_of_the_model (optimizer slots and the like), unknown (tensors that `load` would refuse), files,
+        bytes, tokenizer.
+
+    Raises:
+        CheckpointError, ConfigError: it is none that tfloader can read.
+    """
+    with open_checkpoint(path) as checkpoint:
+        release = detect_release(checkpoint)
+        config, config_file = _read_config(path, checkpoint, release)
+        contents = Contents.of(checkpoint, release, config)
+        dtypes: Counter[str] = Counter()
+        for name in contents.own.values():
+            dtypes[checkpoint[name].dtype] += checkpoint[name].size
+        return {
+            "path": os.fspath(path),
+            "release": release.title,
+            "family": config.family,
+            "parts": contents.parts,
+            "config": dataclasses.asdict(config),
+            "parameters": dtypes.total(),
+            "dtypes": dict(dtypes),
+            "not_of_the_model": {
+                "tensors": len(contents.foreign),
+                "parameters": sum(checkpoint[name].size for name in contents.foreign),
+            },
+            "unknown": contents.unknown,
+            "files": [*checkpoint.files, config_file],
+            "bytes": sum(os.path.getsize(file) for file in checkpoint.files),
+            "tokenizer": _describe_tokenizer(path, config),
+        }
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The tensors of a checkpoint, sorted by what they are for.
+
+    Attributes:
+        own: the model's tensors: name in the naming table -> name in the file. A stored copy of a tied weight is not
+            among them, unless it is all there is.
+        foreign: those that the release declares to hold nothing of the model, such as optimizer slots.
+        unknown: those that `load` would refuse.
+        parts: the optional parts of the model ("pooler", "mlm", "decoder" ...) of which there is something.
+        lacking: those of which there is nothing.
+    """
+
+    own: dict[str, str]
+    foreign: list[str]
+    unknown: list[str]
+    parts: list[str]
+    lacking: set[str]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, release: Release, config: TransformerConfig) -> Contents:
+        naming = release.naming
+        rows = {row.theirs: row for row in naming.expand(counts(config))}
+        copies = {copy.theirs: copy.of for copy in naming.duplicates}
+        own, copied, foreign, unknown = {}, {}, [], []
+        for name in checkpoint:
+            canonical = naming.canonical(name)
+            # T5's lm_head is a weight of its own in some models and a copy in others.
+            is_copy = canonical in copies and (canonical not in rows or config.tie_word_embeddings)
+            if naming.is_ignorable(name):
+                foreign.append(name)
+            elif is_copy:
+                copied[copies[canonical]] = name
+            elif canonical in rows:
+                own[canonical] = name
+            else:
+                unknown.append(name)
+        own = copied | own
+        parts = dict.fromkeys(row.part for theirs, row in rows.items() if row.part and theirs in own)
+        return cls(own, foreign, unknown, list(parts), {row.part for row in rows.values() if row.part} - set(parts))
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check: "ok", "FAILED", or "skipped" where it could not be made or has no object."""
+
+    name: str
+    status: str
+    detail: str
+    error: Exception | None = None
+
+
+def verify(path: str | os.PathLike[str]) -> Iterator[Check]:
+    """Checks a checkpoint from its bytes to a forward pass; gives each outcome as soon as it is known.
+
+    It is sound if none is "FAILED". A failed check stops only those that need what it did not find.
+    """
+    found: dict[str, Any] = {}
+    try:
+        for name, check, needs in CHECKS:
+            lost = [need for need in needs if need not in found]
+            if lost:
+                yield Check(name, "skipped", f"it needs the {lost[0]}")
+                continue
+            try:
+                found[name], detail = check(path, *(found[need] for need in needs))
+            except Nothing as reason:
+                yield Check(name, "skipped", str(reason))
+            except TfloaderError as error:
+                yield Check(name, "FAILED", str(error), error)
+            except Exception as error:  # whatever damage leads to, it is not sound
+                yield Check(name, "FAILED", f"{type(error).__name__}: {error}", error)
+            else:
+                yield Check(name, "ok", detail)
+    finally:
+        if "checkpoint" in found:
+            found["checkpoint"][0].close()
+
+
+class Nothing(Exception):  # noqa: N818 (no error)
+    """There is nothing here for a check to look at."""
+
+
+def _open(path: Any) -> tuple[tuple[Checkpoint, Release], str]:
+    checkpoint = open_checkpoint(path)
+    release = detect_release(checkpoint)
+    return (checkpoint, release), f"{release.title}, {len(checkpoint)} tensors"
+
+
+def _config(path: Any, opened: tuple[Checkpoint, Release]) -> tuple[TransformerConfig, str]:
+    config, file = _read_config(path, *opened)
+    return config, f"{os.path.basename(file)}, family {config.family}"
+
+
+def _load(path: Any, opened: tuple[Checkpoint, Release], config: TransformerConfig) -> tuple[Any, str]:
+    """The model with every part of which there is a tensor: `load` refuses what is left over or missing."""
+    from tfloader.models.builder import load
+
+    contents = Contents.of(*opened, config)
+    options: dict[str, Any] = {}
+    for part in contents.parts:
+        options |= HEADS.get(part, {})
+    if config.family == "t5" and "decoder" in contents.lacking:
+        options["part"] = "encoder"
+    model = load(path, dtype="float32", **options)
+    parts = f", with {', '.join(contents.parts)}" if contents.parts else ""
+    return model, f"{len(model.weights)} variables{parts}, each from one tensor"
+
+
+def _data(path: Any, opened: tuple[Checkpoint, Release]) -> tuple[None, str]:
+    """Reads all, the tensors that the model does not use included."""
+    checkpoint, _ = opened
+    problems, nbytes = [], 0
+    for name, spec in checkpoint.items():
+        nbytes += spec.nbytes
+        try:
+            array = checkpoint.read(name)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        bad = spec.size - np.count_nonzero(np.isfinite(array))
+        if bad:
+            problems.append(f"{show(name)}: {bad} of {spec.size} values are NaN or infinite")
+    if problems:
+        raise CheckpointError(f"{len(problems)} of {len(checkpoint)} tensors are damaged:\n{listing(problems)}")
+    checked = "checksums agree" if checkpoint.format == "tensorflow" else "this format has no checksums"
+    return None, f"{len(checkpoint)} tensors, {nbytes:,} bytes, all finite; {checked}"
+
+
+def _exact(path: Any, opened: tuple[Checkpoint, Release], config: TransformerConfig, model: Any) -> tuple[None, str]:
+    """Takes every variable back out of the model and compares it with the file, not trusting the way in."""
+    import keras
+
+    checkpoint, release = opened
+    own = Contents.of(checkpoint, release, config).own
+    unmatched = {id(variable): variable.path for variable in model.weights}
+    problems = []
+    for row in release.naming.expand(counts(config)):
+        variables = [model.transformer.variable(path) for path in row.ours]
+        if row.theirs not in own or any(variable is None for variable in variables):
+            continue
+        theirs = checkpoint.read(own[row.theirs]).astype("float32")
+        if not np.array_equal(row.op.to_theirs(*map(keras.ops.convert_to_numpy, variables)), theirs, equal_nan=True):
+            problems.append(f"{' + '.join(row.ours)} holds other values than {show(own[row.theirs])}")
+        for variable in variables:
+            if unmatched.pop(id(variable), None) is None:
+                problems.append(f"{variable.path} has two tensors")
+    problems += [f"{name} has no tensor" for name in unmatched.values()]
+    if problems:
+        raise WeightsError(f"The model differs from the file. Please report this bug:\n{listing(problems)}")
+    return None, f"all {len(model.weights)} variables, taken back out of the model, equal the file's tensors"
+
+
+def _tokenizer(path: Any, config: TransformerConfig) -> tuple[None, str]:
+    if not kinds_of_tokenizer(os.listdir(folder_of(path))):
+        raise Nothing("there is none beside the checkpoint")
+    found = _tokenizer_of(path, config)
+    size, rows = found.vocab_size, config.vocab_size
+    if size > rows:
+        raise TokenizerError(f"it has {size} tokens, but the embedding only {rows} rows; they do not belong together.")
+    pad = found.pad_token_id
+    if None not in (pad, config.pad_token_id) and pad != config.pad_token_id:
+        raise TokenizerError(f"it pads with id {pad}, but the config says that padding is {config.pad_token_id}.")
+    spare = f"; {rows - size} more rows in the embedding (normal padding)" if rows > size else ", as many as embeddings"
+    return None, f"{_kind(found)}, {size} tokens{spare}"
+
+
+def _forward(path: Any, model: Any) -> tuple[None, str]:
+    import keras
+
+    config = model.transformer.config
+    length = min(8, config.max_position_embeddings or 8)
+    random = np.random.default_rng(0)
+    inputs = [
+        random.integers(0, config.type_vocab_size if "Segment" in tensor.name else config.vocab_size, (2, length))
+        for tensor in model.inputs
+    ]
+    outputs = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
+    outputs = [keras.ops.convert_to_numpy(item) for item in outputs]
+    if not all(np.isfinite(item).all() for item in outputs):
+        raise WeightsError(f"random token ids {(2, length)} give NaN or infinite numbers.")
+    shapes = " and ".join(str(list(item.shape)) for item in outputs)
+    return None, f"random token ids give finite numbers, {shapes}"
+
+
+# (name, function, the earlier checks whose results it takes)
+CHECKS = (
+    ("checkpoint", _open, ()),
+    ("config", _config, ("checkpoint",)),
+    ("model", _load, ("checkpoint", "config")),
+    ("data", _data, ("checkpoint",)),
+    ("exactness", _exact, ("checkpoint", "config", "model")),
+    ("tokenizer", _tokenizer, ("config",)),
+    ("forward pass", _forward, ("model",)),
+)
+
+
+def _read_config(path: Any, checkpoint: Checkpoint, release: Release) -> tuple[TransformerConfig, str]:
+    file = find_config(folder_of(path), release)
+    return read_config(release, file, shapes_of(checkpoint, release)), file
+
+
+def _tokenizer_of(path: Any, config: TransformerConfig) -> Any:
+    return load_tokenizer(path, config.model_type or config.family)
+
+
+def _describe_tokenizer(path: Any, config: TransformerConfig) -> dict[str, Any]:
+    try:
+        found = _tokenizer_of(path, config)
+    except TfloaderError as reason:
+        return {"none": str(reason)}
+    return {"kind": _kind(found), "vocab_size": found.vocab_size}
+
+
+def _kind(tokenizer: Any) -> str:
+    name = type(tokenizer).__name__
+    return TOKENIZER_KINDS.get(name, name)
