@@ -25,7 +25,7 @@ setup(
         "ml-dtypes>=0.4",
         "h5py>=3.11",
         "safetensors>=0.4.3",
-        "tokenizers>=0.20",
+        "tokenizers>=0.21",
         "sentencepiece>=0.2",
         "requests>=2.31",
     ],

@@ -72,6 +72,7 @@ CASES = [
     Case("gpt2_openai", "openai_gpt2", ("tokens",), ("logits",)),
     Case("hf_gpt2", "hf_gpt2", ("input_ids",), ("logits",)),
     Case("hf_gpt2_noprefix", "hf_gpt2", ("input_ids",), ("logits",)),
+    Case("hf_gpt2_h5", "hf_gpt2_h5", ("input_ids",), ("logits",)),
     Case("gpt2_ml", "gpt2_ml", ("tokens",), ("logits",)),
     Case("t5_mesh_v10", "t5_mesh", T5, ("decoder_logits",)),
     Case("t5_mesh_v11", "t5_mesh", T5, ("decoder_logits",)),

@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from reprlib import Repr
 from typing import Any
 
 from tfloader.errors import ConfigError, listing
@@ -39,6 +40,8 @@ LIMITS = {
     "relative_attention_num_buckets": 65_536,
     "relative_attention_max_distance": 10_000_000,
 }
+# Weights of the largest dense model that anyone has published, twenty times over.
+MOST_WEIGHTS = 10**13
 MAY_BE_ZERO = {"type_vocab_size", "num_hidden_layers", "num_decoder_layers"}
 
 
@@ -107,6 +110,16 @@ class TransformerConfig:
         """Width of one attention head."""
         return self.attention_head_size or self.hidden_size // self.num_attention_heads
 
+    @property
+    def approximate_weights(self) -> int:
+        """About how many numbers the embeddings and blocks hold, for a check before any memory is taken."""
+        hidden, inner = self.hidden_size, self.num_attention_heads * self.head_size
+        attention, feed_forward = 4 * hidden * inner, (3 if self.gated_feed_forward else 2) * hidden * self.intermediate_size
+        blocks = self.num_hidden_layers * (attention + feed_forward)
+        blocks += (self.num_decoder_layers or 0) * (2 * attention + feed_forward)
+        rows = self.vocab_size + self.type_vocab_size + (self.max_position_embeddings or 0)
+        return rows * (self.embedding_size or hidden) + blocks
+
     def replace(self, **changes: Any) -> TransformerConfig:
         """Returns a copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)
@@ -125,57 +138,90 @@ BERT4KERAS_NAMES = {
 
 def _problems(config: TransformerConfig) -> Iterable[str]:
     for item in dataclasses.fields(config):
-        value, kind = getattr(config, item.name), str(item.type)
-        if value is None and "None" in kind:
-            continue
-        if kind.startswith("int"):
-            if isinstance(value, bool) or not isinstance(value, int):
-                yield f"{item.name} must be an integer, found {value!r}"
-            elif item.name in LIMITS:
-                lowest = 0 if item.name in MAY_BE_ZERO else 1
-                if not lowest <= value <= LIMITS[item.name]:
-                    yield f"{item.name} must lie between {lowest} and {LIMITS[item.name]}, found {value}"
-        elif kind.startswith("float"):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                yield f"{item.name} must be a number, found {value!r}"
-            elif not (0 <= value < 1):
-                yield f"{item.name} must lie in [0, 1), found {value!r}"
-        elif kind.startswith("bool") and not isinstance(value, bool):
-            yield f"{item.name} must be true or false, found {value!r}"
-        elif kind.startswith("str") and not isinstance(value, str):
-            yield f"{item.name} must be a string, found {value!r}"
-    if config.hidden_act not in ACTIVATION_NAMES:
-        yield f"hidden_act {config.hidden_act!r} is not implemented; there are {', '.join(ACTIVATION_NAMES)}"
-    if config.application not in APPLICATIONS:
-        yield f"application must be one of {', '.join(APPLICATIONS)}, found {config.application!r}"
-    sizes = (config.hidden_size, config.num_attention_heads)
-    if all(isinstance(size, int) and size > 0 for size in sizes):
-        if config.attention_head_size is None and config.hidden_size % config.num_attention_heads:
-            yield (
-                f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
-                f"{config.num_attention_heads}; give attention_head_size if that is meant"
-            )
+        value = getattr(config, item.name)
+        problem = None if value is None and "None" in str(item.type) else _problem(item.name, str(item.type), value)
+        if problem:
+            yield f"{item.name} must {problem}, found {shown(value)}"
+    if isinstance(config.hidden_act, str) and config.hidden_act not in ACTIVATION_NAMES:
+        yield f"hidden_act {shown(config.hidden_act)} is not implemented; there are {', '.join(ACTIVATION_NAMES)}"
+    if isinstance(config.application, str) and config.application not in APPLICATIONS:
+        yield f"application must be one of {', '.join(APPLICATIONS)}, found {shown(config.application)}"
+    sizes = {name: getattr(config, name) for name in LIMITS}
+    if any(_problem(name, "int", size) for name, size in sizes.items() if size is not None):
+        return
+    if config.attention_head_size is None and config.hidden_size % config.num_attention_heads:
+        yield (
+            f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
+            f"{config.num_attention_heads}; give attention_head_size if that is meant"
+        )
+    elif config.approximate_weights > MOST_WEIGHTS:
+        yield f"its sizes mean about {config.approximate_weights:.0e} weights; no model has more than {MOST_WEIGHTS:.0e}"
+
+
+def _problem(name: str, kind: str, value: Any) -> str | None:
+    """What a field's value must do and does not."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind.startswith("int"):
+        if not is_number or isinstance(value, float):
+            return "be an integer"
+        lowest = 0 if name in MAY_BE_ZERO else 1
+        if name in LIMITS and not lowest <= value <= LIMITS[name]:
+            return f"lie between {lowest} and {LIMITS[name]}"
+    elif kind.startswith("float"):
+        return "be a number" if not is_number else None if 0 <= value < 1 else "lie in [0, 1)"
+    elif kind.startswith("bool"):
+        return None if isinstance(value, bool) else "be true or false"
+    elif kind.startswith("str"):
+        return None if isinstance(value, str) else "be a string"
+    elif kind.startswith("Mapping"):
+        return None if isinstance(value, Mapping) else "be a mapping"
+    return None
+
+
+class _Shown(Repr):
+    """Values of strangers' files as errors print them: short, however long, deep or large they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 60
+        self.maxlevel = 3
+
+    def repr_int(self, value: int, level: int) -> str:
+        return super().repr_int(value, level) if value.bit_length() < 1000 else f"about 2 ** {value.bit_length()}"
+
+
+shown = _Shown().repr
 
 
 @dataclass(frozen=True)
 class Key:
     """One line of a dialect: our field, their key, and the two-way translation of values.
 
-    `values` maps their value to ours where they differ; `default` is what a silent file means.
+    `values` maps all of their values that we implement to ours, the one to be written first; None: the same.
+    `default` is what a silent file means.
     """
 
     ours: str
     theirs: str
     default: Any = REQUIRED
-    values: Mapping[Any, Any] | None = None
+    values: Mapping[str, Any] | None = None
     aliases: tuple[str, ...] = ()
 
     def read(self, value: Any) -> Any:
-        if self.values is None or not isinstance(value, (str, bool, int, type(None))):
+        """Our value for theirs.
+
+        Raises:
+            ValueError: it is none that we implement.
+        """
+        if self.values is None:
             return value
-        return self.values.get(value, value)
+        if not isinstance(value, str) or value not in self.values:
+            supported = ", ".join(map(repr, self.values))
+            raise ValueError(f"{self.theirs} = {shown(value)} is not implemented; supported: {supported}")
+        return self.values[value]
 
     def write(self, value: Any) -> Any:
+        """Their value for ours; one that they have no word for stays as it is, and is refused on the way back."""
         if self.values is None:
             return value
         return next((theirs for theirs, ours in self.values.items() if ours == value), value)
@@ -238,6 +284,7 @@ class Dialect:
             ConfigError: naming every key that is missing, unknown, or has a value that is not implemented.
         """
         overrides = dict(overrides or {})
+        ignore = (ignore,) if isinstance(ignore, str) else ignore
         fields: dict[str, Any] = {"family": family, **self.fixed}
         problems, used = [], {"model_type", *ignore}
         if "model_type" in self.constants:
@@ -245,19 +292,24 @@ class Dialect:
         for key in self.keys:
             found = [name for name in (key.theirs, *key.aliases) if name in raw]
             used.update(found)
-            if len({repr(raw[name]) for name in found}) > 1:
+            if any(not _same(raw[name], raw[found[0]]) for name in found):
                 problems.append(f"{' and '.join(found)} mean the same but differ")
             if found:
-                fields[key.ours] = key.read(raw[found[0]])
+                try:
+                    fields[key.ours] = key.read(raw[found[0]])
+                except ValueError as reason:
+                    problems.append(str(reason))
             elif key.default is not REQUIRED:
                 fields[key.ours] = key.default
-            elif key.ours not in overrides:
+            elif key.ours in overrides:
+                fields[key.ours] = overrides[key.ours]
+            else:
                 problems.append(f"the key {key.theirs!r} is missing")
         for name, allowed in self.only.items():
             used.add(name)
             if name in raw and name not in ignore and not any(_same(raw[name], value) for value in allowed):
                 supported = " or ".join(map(repr, allowed))
-                problems.append(f"{name} = {raw[name]!r} is not implemented; supported: {supported}")
+                problems.append(f"{name} = {shown(raw[name])} is not implemented; supported: {supported}")
         known = [name for key in self.keys for name in (key.theirs, *key.aliases)] + list(self.only)
         for name in raw:
             if name not in used and not any(re.fullmatch(pattern, name) for pattern in self.harmless):
@@ -267,11 +319,10 @@ class Dialect:
                 f"{source}: cannot be read as a {self.name} config:\n{listing(problems)}\n"
                 "A key that you know to change nothing can be named in ignore_config_keys=[...]."
             )
-        if self.finish_read:
-            self.finish_read(fields, raw, tensors or {})
-        fields.update(overrides)
         try:
-            return TransformerConfig(**fields)
+            if self.finish_read:
+                self.finish_read(fields, raw, tensors or {})
+            return TransformerConfig(**(fields | overrides))
         except ConfigError as reason:
             raise ConfigError(f"{source}: {reason}") from None
 
@@ -289,11 +340,14 @@ class Dialect:
         raw |= self.constants
         if self.finish_write:
             self.finish_write(config, raw)
-        again = self.read(raw, f"a {self.name} config", config.family, {"application": config.application})
+        try:
+            again = self.read(raw, f"a {self.name} config", config.family, {"application": config.application})
+        except ConfigError as reason:
+            raise ConfigError(f"This model's config cannot be written: {reason}") from None
         lost = [
             f"{name} = {getattr(config, name)!r} (it means {getattr(again, name)!r} there)"
             for name in CONFIG_FIELDS
-            if name not in NOT_MATHEMATICS and getattr(again, name) != getattr(config, name)
+            if name not in NOT_MATHEMATICS and _meaning(again, name) != _meaning(config, name)
         ]
         if lost:
             raise ConfigError(f"A {self.name} config cannot express:\n{listing(lost)}\nSave in another format.")
@@ -314,6 +368,15 @@ NOT_MATHEMATICS = {
 }
 
 
+def _meaning(config: TransformerConfig, name: str) -> Any:
+    """A field with what None stands for filled in."""
+    value = getattr(config, name)
+    if value is None:
+        fallback = {"attention_head_size": "head_size", "embedding_size": "hidden_size"}
+        value = getattr(config, fallback.get(name, name))
+    return value
+
+
 def _same(found: Any, allowed: Any) -> bool:
     return type(found) is type(allowed) and found == allowed
 
@@ -321,5 +384,4 @@ def _same(found: Any, allowed: Any) -> bool:
 def _unknown(name: str, value: Any, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    shown = repr(value)
-    return f"unknown key {name!r} (= {shown if len(shown) < 60 else shown[:57] + '...'}){hint}"
+    return f"unknown key {shown(name)} (= {shown(value)}){hint}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from typing import Any
 
 from tfloader.errors import ConfigError, TfloaderError
@@ -11,22 +12,35 @@ from tfloader.errors import ConfigError, TfloaderError
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 
 
+def show(name: str) -> str:
+    """A name as errors print it: quoted, and cut where it is absurdly long."""
+    return repr(name) if len(name) <= 200 else f"{name[:150]!r}... ({len(name)} characters)"
+
+
 def read_text(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_TEXT_BYTES) -> str:
     """Returns the UTF-8 text of a file of at most `limit` bytes; a byte order mark is dropped."""
     try:
-        size = os.path.getsize(path)
-        if size > limit:
-            raise error(f"{path}: the file has {size} bytes; at most {limit} are expected here. Is it the right file?")
         with open(path, "rb") as file:
-            data = file.read()
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise error(
+                    f"{path}: the file has {size} bytes; at most {limit} are expected here. Is it the right file?"
+                )
+            data = file.read(limit + 1)
     except OSError as reason:
         raise error(f"{path}: cannot be read ({reason.strerror or reason}).") from reason
+    if len(data) > limit:  # a pipe or device has no size
+        raise error(f"{path}: longer than {limit} bytes. Is it the right file?")
     if not data.strip():
         raise error(f"{path}: the file is empty. Download it again.")
+    return _decoded(data, path, error)
+
+
+def _decoded(data: bytes, path: str, error: type[TfloaderError], expected: str = "UTF-8 text") -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
-        raise error(f"{path}: not UTF-8 text (byte {reason.start}). Is it the right file?") from reason
+        raise error(f"{path}: not {expected} (byte {reason.start}). Is it the right file?") from reason
 
 
 def read_json(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_TEXT_BYTES) -> dict[str, Any]:
@@ -38,15 +52,17 @@ def read_json(path: str, error: type[TfloaderError] = ConfigError, limit: int = 
     return parse_json(read_text(path, error, limit), path, error)
 
 
-def parse_json(text: str, path: str, error: type[TfloaderError] = ConfigError) -> dict[str, Any]:
+def parse_json(text: str | bytes, path: str, error: type[TfloaderError] = ConfigError) -> dict[str, Any]:
     """`read_json` for text that is already in memory; `path` is what errors name."""
+    if isinstance(text, bytes):
+        text = _decoded(text, path, error, "valid JSON, which is UTF-8 text")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated = sorted({key for key in keys if keys.count(key) > 1})
-            raise error(f"{path}: the key {', '.join(map(repr, repeated))} stands there twice. Remove one of them.")
+            repeated = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+            shown = ", ".join(map(show, repeated[:5])) + (" ..." if len(repeated) > 5 else "")
+            raise error(f"{path}: the key {shown} comes more than once. Remove one of them.")
         return result
 
     def constant(name: str) -> Any:
@@ -58,9 +74,10 @@ def parse_json(text: str, path: str, error: type[TfloaderError] = ConfigError) -
         raise error(f"{path}: the JSON is nested too deeply to be a real file of this kind.") from reason
     except ValueError as reason:
         start = text.lstrip()[:40].splitlines()[0] if text.strip() else ""
-        raise error(f"{path}: not valid JSON ({reason}); it starts with {start!r}. Download it again.") from reason
+        reported = f"not valid JSON ({str(reason)[:300]}); it starts with {start!r}"
+        raise error(f"{path}: {reported}. Download it again.") from reason
     if not isinstance(result, dict):
-        raise error(f"{path}: expected a JSON object, found {type(result).__name__}.")
+        raise error(f"{path}: expected a JSON object, found a JSON {type(result).__name__}.")
     return result
 
 

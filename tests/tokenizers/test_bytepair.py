@@ -121,7 +121,7 @@ FULL = {token: i for i, token in enumerate([*BYTES, "ab"])}
         ({"a": 0}, "#version: 0.2\n", "255 of the 256 byte symbols are missing"),
         ({}, "#version: 0.2\n", "not a vocabulary"),
         ([], "#version: 0.2\n", "expected a JSON object"),
-        ('{"a": 0, "a": 1}', "#version\n", "stands there twice"),
+        ('{"a": 0, "a": 1}', "#version\n", "comes more than once"),
         ('{"a": 0', "#version\n", "not valid JSON"),
         ('{"a": NaN}', "#version\n", "NaN"),
         ({"a": 0, "b": 0}, "#version\n", "have the same id 0"),

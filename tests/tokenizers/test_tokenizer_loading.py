@@ -277,7 +277,7 @@ def _with(**config):
         (_with(added_tokens_decoder={"3": {"content": "[MASK]"}}), r"tokens were added.*\n.*'\[MASK\]': 3"),
         (_with(added_tokens_decoder=[1]), "added_tokens_decoder must be of the type dict"),
         (JUST_VOCAB | {"added_tokens.json": {"<new>": 9}}, "tokens were added"),
-        (JUST_VOCAB | {"tokenizer_config.json": '{"a": 1, "a": 2}'}, "stands there twice"),
+        (JUST_VOCAB | {"tokenizer_config.json": '{"a": 1, "a": 2}'}, "comes more than once"),
         (JUST_VOCAB | {"tokenizer_config.json": "[" * 100000}, "nested too deeply|not valid JSON"),
         (JUST_VOCAB | {"config.json": {"model_type": ["t5"]}}, "family must be a string"),
         ({"vocab.txt": "a\nb\n"}, r"token_unk: '\[UNK\]' is not among"),

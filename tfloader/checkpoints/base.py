@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from tfloader.errors import CheckpointError, listing
+from tfloader.files import show
 
 DTYPES = {
     **{name: np.dtype(name) for name in ("bool", "float16", "float32", "float64")},
@@ -23,11 +24,6 @@ DTYPES = {
 }
 ALIGNMENT = 64
 _MAX_RANK = 32
-
-
-def show(name: str) -> str:
-    """A tensor or file name as errors print it: quoted, and cut where it is absurdly long."""
-    return repr(name) if len(name) <= 200 else f"{name[:150]!r}... ({len(name)} characters)"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,9 @@ not unpacked, or a good file under another format's name.
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
-from typing import Any
 
-from tfloader.checkpoints.base import show
 from tfloader.checkpoints.table import TABLE_MAGIC
 from tfloader.errors import CheckpointError
 
@@ -134,28 +131,3 @@ def unreadable(path: str, error: OSError) -> CheckpointError:
     return CheckpointError(
         f"{path}: reading failed: {error.strerror or error}. Check the disk, or copy it again."
     )
-
-
-def parse_json(path: str, data: bytes, what: str) -> dict[str, Any]:
-    """Parses a JSON object strictly: a key that comes twice is refused, since parsers disagree about it."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-            raise ValueError(f"the key {show(twice)} comes more than once")
-        return result
-
-    try:
-        value = json.loads(data, object_pairs_hook=unique)
-    except RecursionError:
-        raise CheckpointError(f"{path}: {what} is nested absurdly deep. {_AGAIN}") from None
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        reason = str(error)[:300]
-        raise CheckpointError(f"{path}: {what} is not valid JSON: {reason}. {_AGAIN}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{path}: {what} is a JSON {type(value).__name__}, expected an object. {_AGAIN}"
-        )
-    return value

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from tfloader.checkpoints.base import Checkpoint, TensorSpec, aligned_empty, show
-from tfloader.checkpoints.files import MAX_JSON_BYTES, expect, parse_json, unreadable
+from tfloader.checkpoints.files import MAX_JSON_BYTES, expect, unreadable
 from tfloader.errors import CheckpointError, listing
+from tfloader.files import parse_json
 
 DTYPES = {
     "BOOL": "bool", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
@@ -86,7 +87,7 @@ def _read_header(path: str, file: Any) -> tuple[dict[str, Any], int]:
             f"{path}: not an intact safetensors file: its first 8 bytes announce a header of {length} bytes, "
             f"but the file has {size}. {_AGAIN}"
         )
-    header = parse_json(path, file.read(length), "the safetensors header")
+    header = parse_json(file.read(length), f"{path}: the safetensors header", CheckpointError)
     unknown = [
         f"{show(name)}: {show(str(entry.get('dtype')))}"
         for name, entry in header.items()

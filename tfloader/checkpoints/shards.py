@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from tfloader.checkpoints.base import Checkpoint, TensorSpec, show
-from tfloader.checkpoints.files import MAX_JSON_BYTES, expect, parse_json, unreadable
+from tfloader.checkpoints.files import MAX_JSON_BYTES, expect, unreadable
 from tfloader.errors import CheckpointError, listing
+from tfloader.files import parse_json
 
 
 class ShardedCheckpoint(Checkpoint):
@@ -77,7 +78,7 @@ def _read_index(path: str) -> dict[str, str]:
         if os.path.getsize(path) > MAX_JSON_BYTES:
             raise CheckpointError(f"{path}: larger than {MAX_JSON_BYTES} bytes, which no index is.")
         with open(path, "rb") as file:
-            index = parse_json(path, file.read(MAX_JSON_BYTES), "the index")
+            index = parse_json(file.read(MAX_JSON_BYTES), f"{path}: the index", CheckpointError)
     except OSError as error:
         raise unreadable(path, error) from error
     weight_map = index.get("weight_map")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 from tfloader.config import Dialect, Key, TransformerConfig
 from tfloader.naming import huggingface
-from tfloader.naming.base import Duplicate, Naming, Release, Split, row
+from tfloader.naming.base import Duplicate, LeadingOne, Naming, Release, Split, row
 
 BLOCK = "transformer.h.{layer}"
 ATTENTION = "Transformer-{layer}-MultiHeadSelfAttention"
@@ -97,13 +99,23 @@ RELEASE = Release(
     architecture=lambda names: ("GPT2LMHeadModel", ""),
 )
 
+def _h5_naming() -> Naming:
+    """There, the biases of the projections are [1, n]."""
+    naming = huggingface.h5_naming(NAMING)
+    rows = tuple(
+        replace(item, op=LeadingOne(item.op)) if re.search(r"\.(attn|mlp)\.c_\w+\.bias$", item.theirs) else item
+        for item in naming.rows
+    )
+    return replace(naming, rows=rows)
+
+
 H5_RELEASE = Release(
     name="hf_gpt2_h5",
     title="Hugging Face GPT-2 (tf_model.h5)",
     family="gpt2",
     formats=("hdf5",),
     signature=RELEASE.signature,
-    naming=huggingface.h5_naming(NAMING),
+    naming=_h5_naming(),
     config_files=RELEASE.config_files,
     dialects=RELEASE.dialects,
 )

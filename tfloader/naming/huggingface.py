@@ -54,7 +54,8 @@ H5_OLD_NAMES = (
     (r"/", "."),
     (r"_\._", "."),
     (r"^(mlm|nsp)___cls\.", "cls."),
-    (r"\.(kernel|embeddings)$", ".weight"),
+    (r"\.(kernel|embeddings|gamma)$", ".weight"),
+    (r"\.beta$", ".bias"),
 )
 
 
