@@ -42,6 +42,7 @@ LIMITS = {
 }
 # Weights of the largest dense model that anyone has published, twenty times over.
 MOST_WEIGHTS = 10**13
+MOST_KEYS = 1_000
 MAY_BE_ZERO = {"type_vocab_size", "num_hidden_layers", "num_decoder_layers"}
 
 
@@ -287,6 +288,8 @@ class Dialect:
         ignore = (ignore,) if isinstance(ignore, str) else ignore
         fields: dict[str, Any] = {"family": family, **self.fixed}
         problems, used = [], {"model_type", *ignore}
+        if len(raw) > MOST_KEYS:
+            raise ConfigError(f"{source}: it has {len(raw)} keys; no {self.name} config has more than {MOST_KEYS}.")
         if "model_type" in self.constants:
             fields.setdefault("model_type", self.constants["model_type"])
         for key in self.keys:
@@ -311,8 +314,9 @@ class Dialect:
                 supported = " or ".join(map(repr, allowed))
                 problems.append(f"{name} = {shown(raw[name])} is not implemented; supported: {supported}")
         known = [name for key in self.keys for name in (key.theirs, *key.aliases)] + list(self.only)
+        harmless = re.compile("|".join(f"(?:{pattern})" for pattern in self.harmless) or "(?!)")
         for name in raw:
-            if name not in used and not any(re.fullmatch(pattern, name) for pattern in self.harmless):
+            if name not in used and not harmless.fullmatch(name):
                 problems.append(_unknown(name, raw[name], known))
         if problems:
             raise ConfigError(

@@ -109,10 +109,13 @@ class RelativePositionBias(keras.layers.Layer):
         self.embeddings = self.add_weight(name="embeddings", shape=shape, initializer=self.embeddings_initializer)
 
     def call(self, queries, keys):
-        distance = ops.arange(ops.shape(keys)[1])[None, :] - ops.arange(ops.shape(queries)[1])[:, None]
+        return self.bias(ops.arange(ops.shape(queries)[1]), ops.arange(ops.shape(keys)[1]))
+
+    def bias(self, query_positions, key_positions):
+        """The bias for given positions of queries and keys, [1, heads, queries, keys]."""
+        distance = key_positions[None, :] - query_positions[:, None]
         table = ops.cast(self.embeddings, self.compute_dtype)
-        bias = ops.take(table, self.bucket(distance), axis=0)
-        return ops.transpose(bias, (2, 0, 1))[None]
+        return ops.transpose(ops.take(table, self.bucket(distance), axis=0), (2, 0, 1))[None]
 
     def bucket(self, distance):
         """The bucket of each distance (key position minus query position), int32."""

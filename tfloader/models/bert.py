@@ -66,38 +66,32 @@ class BERT(Transformer):
         }
         return [*super().beyond_the_weights(), *(name for name, value in options.items() if value)]
 
-    def make_inputs(self) -> list[Any]:
-        inputs = [self.input("Input-Token")]
+    def make_inputs(self) -> dict[str, Any]:
+        names = ["Input-Token"]
         if self.config.type_vocab_size or self.shared_segment_embeddings:
-            inputs.append(self.input("Input-Segment"))
+            names.append("Input-Segment")
         if self.custom_position_ids:
-            inputs.append(self.input("Input-Position"))
+            names.append("Input-Position")
         if self.custom_attention_mask:
-            inputs.append(self.input("Input-Mask"))
-        return inputs
+            names.append("Input-Mask")
+        return {name: self.input(name) for name in names}
 
-    def embed(self, inputs: list[Any]) -> Any:
-        named = {tensor.name.removeprefix(self.prefix): tensor for tensor in inputs}
-        tokens, segments = named["Input-Token"], named.get("Input-Segment")
-        self.bias = self.attention_bias(tokens, segments, named.get("Input-Mask"))
-        x = self.token_embedding()(tokens)
-        if segments is not None:
-            x = self.add("Embedding-Token-Segment", x, self.segment_embedding()(segments))
-        x = self.embed_positions(x, named.get("Input-Position"))
+    def attention_bias(self, inputs: dict[str, Any]) -> Any:
+        bias = super().attention_bias(inputs)
+        if self.shared_segment_embeddings and self.config.mask_zero_segments:
+            padding = self.layer("Segment-Mask", tfl.AttentionMask, pad_token_id=self.config.pad_token_id)
+            bias = self.add("Attention-Segment-Mask", bias, padding(inputs["Input-Segment"]))
+        return bias
+
+    def embed(self, inputs: dict[str, Any]) -> Any:
+        x = self.token_embedding()(inputs["Input-Token"])
+        if "Input-Segment" in inputs:
+            x = self.add("Embedding-Token-Segment", x, self.segment_embedding()(inputs["Input-Segment"]))
+        x = self.embed_positions(x, inputs.get("Input-Position"))
         x = self.dropout("Embedding-Dropout", self.norm("Embedding-Norm", x))
         if self.config.embedding_size not in (None, self.config.hidden_size):
             x = self.dense("Embedding-Mapping", self.config.hidden_size)(x)
         return x
-
-    def attention_bias(self, tokens: Any, segments: Any, mask: Any) -> Any:
-        layer = self.layer(
-            "Attention-Mask", tfl.AttentionMask, kind=self.config.application, pad_token_id=self.config.pad_token_id
-        )
-        bias = layer(tokens, segment_ids=segments if self.config.application == "unilm" else None, mask_input=mask)
-        if self.shared_segment_embeddings and self.config.mask_zero_segments:
-            padding = self.layer("Segment-Mask", tfl.AttentionMask, pad_token_id=self.config.pad_token_id)
-            bias = self.add("Attention-Segment-Mask", bias, padding(segments))
-        return bias
 
     def segment_embedding(self) -> Any:
         if self.shared_segment_embeddings:

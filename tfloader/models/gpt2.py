@@ -38,27 +38,23 @@ class GPT2(Transformer):
         self.custom_position_ids = custom_position_ids
         self.custom_attention_mask = custom_attention_mask
 
-    def make_inputs(self) -> list[Any]:
-        inputs = [self.input("Input-Token")]
+    def make_inputs(self) -> dict[str, Any]:
+        names = ["Input-Token"]
         if self.custom_position_ids:
-            inputs.append(self.input("Input-Position"))
+            names.append("Input-Position")
         if self.custom_attention_mask:
-            inputs.append(self.input("Input-Mask"))
-        return inputs
+            names.append("Input-Mask")
+        return {name: self.input(name) for name in names}
 
-    def embed(self, inputs: list[Any]) -> Any:
-        named = {tensor.name.removeprefix(self.prefix): tensor for tensor in inputs}
-        tokens = named["Input-Token"]
-        mask = self.layer("Attention-Mask", tfl.AttentionMask, kind="lm", pad_token_id=self.config.pad_token_id)
-        self.bias = mask(tokens, mask_input=named.get("Input-Mask"))
+    def embed(self, inputs: dict[str, Any]) -> Any:
         positions = self.layer(
             "Embedding-Position",
             tfl.PositionEmbedding,
             input_dim=self.config.max_position_embeddings,
             embeddings_initializer=self.initializer,
         )
-        x = positions(self.token_embedding()(tokens), position_ids=named.get("Input-Position"))
-        return self.after_embedding(x)
+        x = self.token_embedding()(inputs["Input-Token"])
+        return self.after_embedding(positions(x, position_ids=inputs.get("Input-Position")))
 
     def after_embedding(self, x: Any) -> Any:
         rate = self.config.embedding_dropout_prob

@@ -88,13 +88,8 @@ class T5(Transformer):
 
     def decode(self, tokens: Any, context: Any, context_bias: Any) -> Any:
         """Token ids and encoder states -> the decoder's output."""
-        causal = self.layer("Decoder-Attention-Mask", tfl.AttentionMask, kind="lm")(tokens)
         x = self.dropout("Decoder-Embedding-Dropout", self.token_embedding()(tokens))
-        positions = self.positions("Decoder-Embedding-Relative-Position", bidirectional=False)
-        bias = self.add("Decoder-Attention-Bias", causal, positions(x, x))
-        if self.config.cross_position_bias:
-            across = positions(x, context)
-            context_bias = across if context_bias is None else self.add("Decoder-Cross-Bias", context_bias, across)
+        bias, context_bias = self.decoder_biases(tokens, x, context, context_bias)
         for index in range(self.config.num_decoder_layers):
             name = f"Decoder-Transformer-{index}"
             x = self.sublayer(f"{name}-MultiHeadSelfAttention", x, self.t5_attention, bias=bias)
@@ -104,6 +99,15 @@ class T5(Transformer):
             x = self.sublayer(f"{name}-FeedForward", x, self.t5_feed_forward)
         x = self.dropout("Decoder-Output-Dropout", self.norm("Decoder-Output-Norm", x, rms=True))
         return self.language_model(x) if self.with_lm else x
+
+    def decoder_biases(self, tokens: Any, x: Any, context: Any, context_bias: Any) -> tuple[Any, Any]:
+        """What is added to the scores of the self-attention and of the cross-attention."""
+        causal = self.layer("Decoder-Attention-Mask", tfl.AttentionMask, kind="lm")(tokens)
+        positions = self.positions("Decoder-Embedding-Relative-Position", bidirectional=False)
+        if self.config.cross_position_bias:
+            across = positions(x, context)
+            context_bias = across if context_bias is None else self.add("Decoder-Cross-Bias", context_bias, across)
+        return self.add("Decoder-Attention-Bias", causal, positions(x, x)), context_bias
 
     def language_model(self, x: Any) -> Any:
         if self.config.scale_logits:

@@ -18,8 +18,9 @@ from tfloader.errors import ConfigError, WeightsError, listing
 class Transformer:
     """The shared part of all families: options, named layers, blocks, vocabulary cuts.
 
-    A family overrides `make_inputs`, `embed`, `block` and `head` as far as it differs, and names its layers as
-    bert4keras did. A layer is made once by name and may be applied in several graphs.
+    A family overrides `make_inputs`, `attention_bias`, `embed`, `block` and `head` as far as it differs, and names its
+    layers as bert4keras did. A layer is made once by name and may be applied in several graphs; these methods work on
+    Keras' symbolic tensors when a model is built, and on real ones when text is generated.
 
     Args:
         config: what the checkpoint's config file says.
@@ -91,15 +92,24 @@ class Transformer:
         self.left_out: set[str] = set()
         self.release: Any = None
         self.model: keras.Model | None = None
+        self.bias: Any = None
         self._scores: Any = None
 
     # ---- what a family overrides
 
-    def make_inputs(self) -> list[Any]:
-        """The model's inputs, in order."""
-        return [self.input("Input-Token")]
+    def make_inputs(self) -> dict[str, Any]:
+        """The model's inputs by name, in order."""
+        return {"Input-Token": self.input("Input-Token")}
 
-    def embed(self, inputs: list[Any]) -> Any:
+    def attention_bias(self, inputs: dict[str, Any]) -> Any:
+        """What is added to all attention scores: 0 where a query may look, hugely negative where not."""
+        mask = self.layer(
+            "Attention-Mask", tfl.AttentionMask, kind=self.config.application, pad_token_id=self.config.pad_token_id
+        )
+        segments = inputs.get("Input-Segment") if self.config.application == "unilm" else None
+        return mask(inputs["Input-Token"], segment_ids=segments, mask_input=inputs.get("Input-Mask"))
+
+    def embed(self, inputs: dict[str, Any]) -> Any:
         """Inputs -> [batch, length, hidden]."""
         raise NotImplementedError
 
@@ -116,10 +126,11 @@ class Transformer:
     def build(self) -> Transformer:
         """Makes the Keras model."""
         inputs = self.make_inputs()
+        self.bias = self.attention_bias(inputs)
         x = self.embed(inputs)
         for index in range(self.config.num_hidden_layers):
             x = self.block(x, index)
-        self.model = self.make_model(inputs, self.head(x))
+        self.model = self.make_model(list(inputs.values()), self.head(x))
         return self
 
     def make_model(self, inputs: list[Any], outputs: Any, name: str | None = None) -> keras.Model:

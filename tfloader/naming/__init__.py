@@ -6,6 +6,7 @@ Adding a release adds a module with its table and a line here.
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -116,10 +117,13 @@ def load_config(path: str | os.PathLike, **options: Any) -> TransformerConfig:
         return read_config(release, find_config(folder_of(path), release), shapes_of(checkpoint, release), **options)
 
 
+MAX_GIN_BYTES = 1_000_000
+
+
 def read_raw_config(path: str) -> dict[str, Any]:
     """The dictionary of a config file, JSON or gin."""
     if path.endswith(".gin"):
-        return t5_mesh.model_bindings(parse_gin(read_text(path), path))
+        return t5_mesh.model_bindings(parse_gin(read_text(path, limit=MAX_GIN_BYTES), path))
     return read_json(path)
 
 
@@ -144,4 +148,21 @@ def read_config(
     else:
         source = os.fspath(config)
         raw = read_raw_config(source)
-    return release.dialect_for(raw, source).read(raw, source, release.family, overrides, ignore, tensors)
+    result = release.dialect_for(raw, source).read(raw, source, release.family, overrides, ignore, tensors)
+    _check_size(result, tensors or {}, source)
+    return result
+
+
+# Shared blocks make a model's layers several times as large as its file, never this many times.
+SHARED_AT_MOST = 50
+SURELY_FITS = 1_000_000
+
+
+def _check_size(config: TransformerConfig, tensors: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Refuses a config that is far too large for the checkpoint, before a model is built only to see it not fit."""
+    meant, stored = config.approximate_weights, sum(math.prod(shape) for shape in tensors.values())
+    if tensors and meant > max(SURELY_FITS, SHARED_AT_MOST * stored):
+        raise ConfigError(
+            f"{source}: its sizes mean about {meant} weights, but the checkpoint holds {stored}. "
+            "Is it the config of this checkpoint?"
+        )

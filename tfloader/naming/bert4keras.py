@@ -23,8 +23,6 @@ def _finish_t5(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[
     fields["tie_word_embeddings"] = fields["scale_logits"] = tied
     if fields.get("num_decoder_layers") is None:
         fields["num_decoder_layers"] = fields.get("num_hidden_layers")
-    if fields.get("attention_head_size") is None:
-        fields["attention_head_size"] = raw.get("attention_key_size")
 
 
 T5_DIALECT = Dialect(
@@ -32,11 +30,11 @@ T5_DIALECT = Dialect(
     keys=(
         *SIZES,
         Key("hidden_act", "hidden_act"),
-        Key("attention_head_size", "attention_head_size", None),
+        Key("attention_head_size", "attention_head_size", None, aliases=("attention_key_size",)),
         Key("num_decoder_layers", "num_decoder_layers", None),
         Key("relative_attention_num_buckets", "relative_attention_num_buckets", 32),
     ),
     fixed={"layer_norm_eps": 1e-6, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
-    harmless=(*GOOGLE_HARMLESS, "attention_key_size"),
+    harmless=GOOGLE_HARMLESS,
     finish_read=_finish_t5,
 )

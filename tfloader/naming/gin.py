@@ -1,7 +1,7 @@
 """Reads the bindings of a gin file (`operative_config.gin`) without running anything.
 
-Only what such a file of results contains is understood: macros, `scope/Class.parameter = value`, literals, lists,
-`%macro` and `@reference` (kept as the reference's last name). Nothing is imported or evaluated.
+Only what such a file of results contains is understood: `scope/Class.parameter = value`, literals, lists, macros
+(`%name`) and references (`@module.name`, kept as the last name). Nothing is imported or evaluated.
 """
 
 from __future__ import annotations
@@ -12,6 +12,23 @@ from typing import Any
 
 from tfloader.errors import ConfigError
 
+MAX_BINDING = 20_000  # characters
+MAX_DEPTH = 20
+
+TOKEN = re.compile(
+    r"""
+    (?P<string> '(?:[^'\\\n]|\\.)*' | "(?:[^"\\\n]|\\.)*" )
+  | (?P<comment> \# [^\n]* )
+  | (?P<reference> @ [\w./]+ (?: \(\) )? )
+  | (?P<macro> % [\w./]+ )
+  | (?P<open> [\[({] )
+  | (?P<close> [\])}] )
+  | (?P<other> [^\s'"\#@%\[\](){}]+ | [ \t\r\f\v]+ )
+  | (?P<newline> \n )
+    """,
+    re.VERBOSE,
+)
+
 
 def parse_gin(text: str, source: str) -> dict[str, Any]:
     """Returns the bindings of a gin file with its macros filled in.
@@ -19,45 +36,72 @@ def parse_gin(text: str, source: str) -> dict[str, Any]:
     Raises:
         ConfigError: naming the line that is not understood, or a macro that is used but never set.
     """
-    text = re.sub(r"\\\n\s*", " ", text)
     bindings: dict[str, Any] = {}
-    pending = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        line = (pending + " " + line.strip()).strip()
-        if not pending and (not line or line.startswith(("#", "import ", "include "))):
+    for number, binding in _bindings(text.replace("\r\n", "\n").replace("\\\n", " "), source):
+        name, equals, value = binding.partition("=")
+        name = name.strip()
+        if re.match(r"(import|from)\s", binding):
             continue
-        pending = line if line.count("[") + line.count("(") > line.count("]") + line.count(")") else ""
-        if pending:
-            continue
-        match = re.fullmatch(r"([\w./]+)\s*=\s*(.*?)\s*(?:#.*)?", line)
-        if not match:
-            raise ConfigError(f"{source}: line {number} is not a gin binding: {line[:80]!r}.")
-        bindings[match[1]] = _value(match[2], number, source)
-    if pending:
-        raise ConfigError(f"{source}: a list is not closed: {pending[:80]!r}. Is the file cut off?")
+        if re.match(r"include\s", binding):
+            raise ConfigError(
+                f"{source}: line {number} includes another file, which is not read. "
+                "Give operative_config.gin, where everything stands in one file."
+            )
+        if not equals or not re.fullmatch(r"[\w./]+", name):
+            raise ConfigError(f"{source}: line {number} is not a gin binding: {binding[:80]!r}.")
+        bindings[name] = _value(value.strip(), number, source)
     return {name: _resolved(value, bindings, source) for name, value in bindings.items()}
 
 
-class _Macro(str):
-    """A `%name` that stands for another binding."""
+def _bindings(text: str, source: str) -> list[tuple[int, str]]:
+    """(line, binding without comments): a binding ends with its line, unless a bracket is open."""
+    result, parts, length, depth, number, position = [], [], 0, 0, 1, 0
+    while position < len(text):
+        match = TOKEN.match(text, position)
+        if match is None:
+            raise ConfigError(f"{source}: line {number} is not understood: {text[position : position + 80]!r}.")
+        position, kind = match.end(), match.lastgroup
+        depth += (kind == "open") - (kind == "close")
+        if kind not in ("newline", "comment"):
+            parts.append(_literal(match[0], kind))
+            length += len(match[0])
+        if length > MAX_BINDING or depth > MAX_DEPTH or depth < 0:
+            raise ConfigError(f"{source}: line {number}: brackets that do not match, or too much for one binding.")
+        if kind == "newline" and depth == 0:
+            result.append((number, "".join(parts).strip()))
+            parts, length = [], 0
+        number += kind == "newline"
+    if depth:
+        raise ConfigError(f"{source}: a list is not closed: {''.join(parts)[:80]!r}. Is the file cut off?")
+    result.append((number, "".join(parts).strip()))
+    return [(line, binding) for line, binding in result if binding]
+
+
+MACRO = "\0macro "  # no string of a file starts so: NUL is no part of a gin literal
+
+
+def _literal(token: str, kind: str) -> str:
+    """A token as Python's literals spell it: "@transformer.sublayer_dropout" -> "'sublayer_dropout'"."""
+    if kind == "reference":
+        return repr(re.split(r"[./]", token.removesuffix("()"))[-1])
+    return repr(MACRO + token[1:]) if kind == "macro" else token
 
 
 def _value(text: str, number: int, source: str) -> Any:
-    if re.fullmatch(r"%[\w.]+", text):
-        return _Macro(text[1:])
-    # A reference becomes a string: "@transformer.sublayer_dropout" -> "sublayer_dropout".
-    literal = re.sub(r"@(?:[\w/]+\.)*(\w+)(?:\(\))?", r"'\1'", text)
     try:
-        return ast.literal_eval(literal)
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as reason:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as reason:
         raise ConfigError(f"{source}: line {number}: the value {text[:80]!r} is not understood.") from reason
 
 
-def _resolved(value: Any, bindings: dict[str, Any], source: str) -> Any:
-    for _ in range(10):
-        if not isinstance(value, _Macro):
-            return value
-        if str(value) not in bindings:
-            raise ConfigError(f"{source}: %{value} is used but {value} is never set.")
-        value = bindings[str(value)]
-    raise ConfigError(f"{source}: the macro {value} refers to itself.")
+def _resolved(value: Any, bindings: dict[str, Any], source: str, depth: int = 0) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resolved(item, bindings, source, depth) for item in value)
+    if not isinstance(value, str) or not value.startswith(MACRO):
+        return value
+    name = value.removeprefix(MACRO)
+    if name not in bindings:
+        raise ConfigError(f"{source}: %{name} is used but {name} is never set.")
+    if depth == 10:
+        raise ConfigError(f"{source}: the macro {name} refers to itself.")
+    return _resolved(bindings[name], bindings, source, depth + 1)

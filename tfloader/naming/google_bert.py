@@ -64,20 +64,32 @@ SIZES = (
 GOOGLE_HARMLESS = (
     "pooler_(fc_size|num_attention_heads|num_fc_layers|size_per_head|type)",
     "model_type|architectures|_name_or_path|transformers_version|tfloader",
-    "name|ln_type",
+    "name",
 )
+
+# Google's code knows the first four; "gelu_erf" it refuses, so that the exact form cannot be mistaken for its own.
+ACTIVATIONS = {
+    "gelu": "gelu_tanh",
+    "relu": "relu",
+    "tanh": "tanh",
+    "linear": "linear",
+    "gelu_erf": "gelu",
+    "gelu_tanh": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+    "sigmoid": "sigmoid",
+}
 
 DIALECT = Dialect(
     name="Google BERT",
     keys=(
         *SIZES,
-        # "gelu_erf" is unknown to Google's code, which refuses it: the exact form cannot be mistaken for theirs.
-        Key("hidden_act", "hidden_act", values={"gelu": "gelu_tanh", "gelu_erf": "gelu"}),
+        Key("hidden_act", "hidden_act", values=ACTIVATIONS),
         Key("max_position_embeddings", "max_position_embeddings", 512, aliases=("max_position",)),
         Key("type_vocab_size", "type_vocab_size", 2, aliases=("segment_vocab_size",)),
     ),
     fixed={"layer_norm_eps": 1e-12, "pad_token_id": 0},
-    only={"directionality": ("bidi",)},
+    only={"directionality": ("bidi",), "ln_type": ("postln",)},
     harmless=GOOGLE_HARMLESS,
 )
 

@@ -46,7 +46,8 @@ DIALECT = Dialect(
     name="GPT2_ML",
     keys=(
         *SIZES,
-        Key("hidden_act", "hidden_act"),
+        # The published code computes the exact gelu, whatever stands here.
+        Key("hidden_act", "hidden_act", values={"gelu": "gelu"}),
         Key("max_position_embeddings", "max_position_embeddings", 1024, aliases=("max_position",)),
     ),
     fixed=FIXED,
@@ -77,7 +78,10 @@ HF_RELEASE = Release(
     dialects=(
         Dialect(
             name="GPT2_ML in Hugging Face layout",
-            keys=DIALECT.keys,
+            keys=(
+                *(key for key in DIALECT.keys if key.ours != "hidden_act"),
+                Key("hidden_act", "hidden_act", values=huggingface.ACTIVATIONS),
+            ),
             fixed=FIXED,
             only=huggingface.ONLY,
             harmless=huggingface.HARMLESS,

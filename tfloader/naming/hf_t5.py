@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.config import Dialect, Key, TransformerConfig, shown
+from tfloader.errors import ConfigError
 from tfloader.naming import huggingface
 from tfloader.naming.base import Duplicate, Naming, Release, Row, Transpose, row
 
@@ -62,12 +63,28 @@ NAMING = Naming(
 )
 
 
+def _feed_forward(kind: Any, raw: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether it is gated, and our name of the activation.
+
+    "gated-gelu" is the tanh approximation (T5 1.1's own choice). transformers also writes down what it takes
+    feed_forward_proj to mean, and believes that when it reads; so it must not say anything else.
+    """
+    gated = isinstance(kind, str) and kind.startswith("gated-")
+    theirs = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-") if gated else kind
+    names = huggingface.ACTIVATIONS
+    if not isinstance(theirs, str) or theirs not in names:
+        supported = ", ".join(names)
+        raise ConfigError(f"feed_forward_proj = {shown(kind)} is not implemented; supported: [gated-] {supported}")
+    if raw.get("is_gated_act", gated) is not gated:
+        raise ConfigError(f"is_gated_act = {shown(raw['is_gated_act'])} contradicts feed_forward_proj = {kind!r}")
+    said = raw.get("dense_act_fn", theirs)
+    if not isinstance(said, str) or names.get(said) != names[theirs]:
+        raise ConfigError(f"dense_act_fn = {shown(said)} contradicts feed_forward_proj = {kind!r}")
+    return gated, names[theirs]
+
+
 def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
-    """ "gated-gelu" is the tanh approximation there, whatever dense_act_fn says (T5 1.1's own choice)."""
-    kind = str(fields["hidden_act"])
-    fields["gated_feed_forward"] = kind.startswith("gated-")
-    name = kind.removeprefix("gated-")
-    fields["hidden_act"] = "gelu_tanh" if kind == "gated-gelu" else huggingface.ACTIVATIONS.get(name, name)
+    fields["gated_feed_forward"], fields["hidden_act"] = _feed_forward(fields["hidden_act"], raw)
     if fields.get("num_decoder_layers") is None:
         fields["num_decoder_layers"] = fields.get("num_hidden_layers")
     fields["tie_word_embeddings"], fields["scale_logits"] = _tied_and_scaled(fields, raw, tensors)
@@ -80,25 +97,33 @@ def _tied_and_scaled(fields: Mapping[str, Any], raw: Mapping[str, Any], tensors:
     win, scales T5 by a key of its own and mT5 never (measured with 5.23).
     """
     tied = fields["tie_word_embeddings"]
+    version = str(raw.get("transformers_version", "4")).partition(".")[0]
     by_version_5 = "scale_decoder_outputs" in raw or (
-        raw.get("model_type") == "mt5" and str(raw.get("transformers_version", "4")).split(".")[0] >= "5"
+        raw.get("model_type") == "mt5" and version.isdecimal() and int(version[:9]) >= 5
     )
     if not by_version_5:
         return tied, tied
     if tensors:
-        tied = "lm_head.weight" not in tensors
+        tied = not {"lm_head.weight", "decoder/logits/kernel"} & set(tensors)
     return tied, raw.get("scale_decoder_outputs", False)
 
 
 def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
-    names = {ours: theirs for theirs, ours in reversed(huggingface.ACTIVATIONS.items())}
-    plain = names.get(config.hidden_act, config.hidden_act)
+    names = huggingface.ACTIVATIONS.items()
+    plain = next((theirs for theirs, ours in names if ours == config.hidden_act), config.hidden_act)
     if config.gated_feed_forward and config.hidden_act == "gelu":
         plain = "gelu_python"  # "gated-gelu" would mean the approximation
     if config.gated_feed_forward and config.hidden_act == "gelu_tanh":
         plain = "gelu"
     raw["feed_forward_proj"] = f"gated-{plain}" if config.gated_feed_forward else plain
     raw["is_encoder_decoder"] = True
+    if config.scale_logits and raw["model_type"] == "mt5":
+        raise ConfigError(
+            "A Hugging Face mt5 config cannot express scale_logits = True: transformers 5 never scales mT5's logits. "
+            "Load the model with model_type='t5', which is the same but for that."
+        )
+    if config.scale_logits != config.tie_word_embeddings:
+        raw["scale_decoder_outputs"] = config.scale_logits
 
 
 def _dialect(model_type: str, feed_forward: str, tied: bool) -> Dialect:
@@ -107,12 +132,12 @@ def _dialect(model_type: str, feed_forward: str, tied: bool) -> Dialect:
         name=f"Hugging Face {model_type}",
         keys=(
             Key("vocab_size", "vocab_size"),
-            Key("hidden_size", "d_model"),
-            Key("attention_head_size", "d_kv"),
+            Key("hidden_size", "d_model", aliases=("hidden_size",)),
+            Key("attention_head_size", "d_kv", aliases=("head_dim",)),
             Key("intermediate_size", "d_ff"),
-            Key("num_hidden_layers", "num_layers"),
+            Key("num_hidden_layers", "num_layers", aliases=("num_hidden_layers",)),
             Key("num_decoder_layers", "num_decoder_layers", None),
-            Key("num_attention_heads", "num_heads"),
+            Key("num_attention_heads", "num_heads", aliases=("num_attention_heads",)),
             Key("relative_attention_num_buckets", "relative_attention_num_buckets", 32),
             Key("relative_attention_max_distance", "relative_attention_max_distance", 128),
             Key("hidden_dropout_prob", "dropout_rate", 0.1),
@@ -126,9 +151,10 @@ def _dialect(model_type: str, feed_forward: str, tied: bool) -> Dialect:
         only={
             **{name: allowed for name, allowed in huggingface.ONLY.items() if name != "is_encoder_decoder"},
             "is_encoder_decoder": (True,),
+            "is_decoder": (False,),
             "scale_decoder_outputs": (False, True),
         },
-        harmless=(*huggingface.HARMLESS, "n_positions|is_gated_act|dense_act_fn|num_hidden_layers|hidden_size|head_dim"),
+        harmless=(*huggingface.HARMLESS, "n_positions|is_gated_act|dense_act_fn"),
         constants={"model_type": model_type},
         finish_read=_finish_read,
         finish_write=_finish_write,

@@ -17,9 +17,10 @@ HARMLESS = (
     "diversity_penalty|temperature|top_k|top_p|typical_p|repetition_penalty|length_penalty|no_repeat_ngram_size",
     "encoder_no_repeat_ngram_size|bad_words_ids|num_return_sequences|output_scores|return_dict_in_generate",
     "suppress_tokens|begin_suppress_tokens|exponential_decay_length_penalty|remove_invalid_values",
-    "initializer_factor|chunk_size_feed_forward|directionality|pooler_(fc_size|num_attention_heads|num_fc_layers)",
-    "pooler_(size_per_head|type)|summary_(activation|first_dropout|proj_to_labels|type|use_proj)|gradient_checkpointing",
-    "tf_legacy_loss|use_bfloat16|max_new_tokens",
+    "initializer_factor|chunk_size_feed_forward|pooler_(fc_size|num_attention_heads|num_fc_layers)",
+    "pooler_(size_per_head|type)|summary_(activation|first_dropout|proj_to_labels|type|use_proj)",
+    "tf_legacy_loss|use_bfloat16|max_new_tokens|decoder_start_token_id|eos_token_id|_num_labels",
+    r"xla_device|transformers\.js_config|unk_token_id",
 )
 
 # A first value is also what a silent file means.
@@ -30,6 +31,7 @@ ONLY = {
     "tie_encoder_decoder": (False,),
     "pruned_heads": ({},),
     "quantization_config": (None,),
+    "directionality": ("bidi",),
 }
 
 # Hugging Face's names of the activations that we implement.
@@ -43,6 +45,7 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
     "tanh": "tanh",
+    "sigmoid": "sigmoid",
     "linear": "linear",
 }
 

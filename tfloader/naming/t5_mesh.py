@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfloader.config import Dialect, Key
+from tfloader.config import Dialect, Key, shown
 from tfloader.errors import ConfigError, listing
 from tfloader.naming.base import TF_OPTIMIZER_SLOTS, Naming, Release, Row, Transpose, row
 from tfloader.naming.bert4keras import T5_DIALECT as BERT4KERAS_DIALECT
@@ -67,6 +67,9 @@ MODEL_CLASSES = (
     "VocabEmbedding.",
     "sublayer_rms_norm.",
     "unit_scaling_convention.",
+    "get_vocab_embedding_cls.",
+    "enc_dec_attention.",
+    "enc_dec_attention_bias.",
     "run.model_type",
 )
 HARMLESS = (
@@ -106,6 +109,8 @@ ONLY = {
     "unit_scaling_convention.value": (False,),
     "VocabEmbedding.scale_variable_like_classifier_weights": (False,),
 }
+# Mesh TensorFlow's gelu is the tanh approximation.
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu_tanh", "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid"}
 # (our field, parameter): the encoder's value is taken, the decoder's must be the same.
 SIZES = (
     ("hidden_size", "Unitransformer.d_model"),
@@ -122,6 +127,7 @@ def model_bindings(bindings: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"model_type": "gin"}
     for name, value in bindings.items():
         scope, _, parameter = name.rpartition("/")
+        parameter = ".".join(parameter.split(".")[-2:])  # gin allows the module's name before the class
         if parameter.startswith(MODEL_CLASSES):
             in_stacks = parameter in SAME_IN_BOTH_STACKS or parameter in dict(SIZES).values()
             scopes = ("encoder/", "decoder/") if in_stacks and not scope else (f"{scope}/" if scope else "",)
@@ -131,7 +137,8 @@ def model_bindings(bindings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> None:
-    differing = [p for _, p in SIZES if raw.get(f"decoder/{p}", raw[f"encoder/{p}"]) != raw[f"encoder/{p}"]]
+    same = [*(p for _, p in SIZES), "LayerStack.norm_epsilon"]
+    differing = [p for p in same if raw.get(f"decoder/{p}", raw.get(f"encoder/{p}")) != raw.get(f"encoder/{p}")]
     if differing:
         raise ConfigError(
             f"operative_config.gin: encoder and decoder differ, which is not implemented:\n{listing(differing)}"
@@ -139,10 +146,12 @@ def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mappin
     kind = fields["hidden_act"]
     fields["gated_feed_forward"] = isinstance(kind, list)
     if isinstance(kind, list) and not (len(kind) == 2 and kind[1] == "linear"):
-        raise ConfigError(f"operative_config.gin: activation {kind!r} is not implemented; supported: [name, 'linear'].")
+        raise ConfigError(f"operative_config.gin: activation {shown(kind)} is not implemented; supported: [name, 'linear'].")
     name = kind[0] if isinstance(kind, list) else kind
-    # Mesh TensorFlow's gelu is the tanh approximation.
-    fields["hidden_act"] = {"gelu": "gelu_tanh", "swish": "silu"}.get(name, name)
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        supported = ", ".join(map(repr, ACTIVATIONS))
+        raise ConfigError(f"operative_config.gin: activation {shown(name)} is not implemented; supported: {supported}.")
+    fields["hidden_act"] = ACTIVATIONS[name]
     tied = raw.get("decoder/Unitransformer.shared_embedding_and_softmax_weights", False)
     fields["tie_word_embeddings"] = fields["scale_logits"] = tied
     fields["layer_norm_eps"] = raw.get("encoder/LayerStack.norm_epsilon") or raw.get("sublayer_rms_norm.epsilon", 1e-6)
