@@ -1,0 +1,190 @@
+"""The decoding core against Hugging Face's generate() (recorded), and against the model without a cache."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import numpy as np
+import pytest
+
+import tfloader
+from tests.conftest import CHECKPOINTS
+from tests.releases import case
+from tfloader.errors import ConfigError
+from tfloader.generation.text import TextGenerator
+
+GOLDEN = ("hf_gpt2", "hf_t5_v10", "hf_t5_v11")
+
+
+@functools.cache
+def generator(name, **options):
+    return TextGenerator(tfloader.load(CHECKPOINTS / name, **options))
+
+
+@functools.cache
+def goldens(name):
+    folder = CHECKPOINTS / name
+    return json.loads((folder / "decoding.json").read_text())["cases"], dict(np.load(folder / "decoding.npz"))
+
+
+ROWS = [(name, row["name"], row["generate_kwargs"]) for name in GOLDEN for row in goldens(name)[0]]
+
+
+@pytest.mark.parametrize(("name", "row", "options"), ROWS, ids=[f"{name}-{row}" for name, row, _ in ROWS])
+def test_sequences_and_scores_equal_hugging_faces(name, row, options):
+    arrays = goldens(name)[1]
+    prompt = arrays[f"{row}__input_ids"]
+    options = {"eos_token_id": None, **options}
+    found = generator(name).generate_ids(prompt, arrays[f"{row}__attention_mask"], **options)
+    first = prompt.shape[1] if name == "hf_gpt2" else 1
+    expected = [until_stop(ids[first:].tolist(), options["eos_token_id"]) for ids in arrays[f"{row}__sequences"]]
+    assert found.sequences == expected
+    if f"{row}__sequences_scores" in arrays:
+        np.testing.assert_allclose(found.scores, arrays[f"{row}__sequences_scores"], atol=2e-4, rtol=1e-5)
+
+
+def until_stop(ids, eos):
+    return ids[: ids.index(eos) + 1] if eos in ids else ids
+
+
+LANGUAGE_MODELS = [
+    ("hf_gpt2", {}),
+    ("gpt2_ml", {}),
+    ("b4k_bert_lm", {"application": "lm"}),
+    ("b4k_bert_unilm", {"application": "unilm"}),
+]
+
+
+def without_cache(model, name, options, prompt, count):
+    """Greedy decoding that reads everything anew for each token; also the logits it saw."""
+    tokens, seen = np.array([prompt]), []
+    for _ in range(count):
+        inputs = [tokens]
+        if options:
+            new = np.arange(tokens.shape[1]) >= len(prompt)
+            inputs.append((new[None] & (options["application"] == "unilm")).astype("int32"))
+        logits = np.asarray(model(inputs if len(inputs) > 1 else tokens))[0, -1]
+        seen.append(logits)
+        tokens = np.concatenate([tokens, [[int(logits.argmax())]]], axis=1)
+    return tokens[0, len(prompt) :].tolist(), np.stack(seen)
+
+
+@pytest.mark.parametrize(("name", "options"), LANGUAGE_MODELS, ids=[row[0] for row in LANGUAGE_MODELS])
+def test_each_row_of_a_ragged_batch_continues_as_alone_and_as_without_a_cache(name, options):
+    made = generator(name, **options)
+    model = made.transformer.model
+    random = np.random.default_rng(3)
+    prompts = [random.integers(1, 200, size).tolist() for size in (1, 7, 4)]
+    found = made.generate_ids(prompts, max_new_tokens=12, eos_token_id=None, return_scores=True)
+    for prompt, ids, scores in zip(prompts, found.sequences, found.token_scores, strict=True):
+        expected, logits = without_cache(model, name, options, prompt, 12)
+        assert ids == expected
+        shifted = logits - logits.max(-1, keepdims=True)
+        exact = shifted.max(-1) - np.log(np.exp(shifted).sum(-1))
+        np.testing.assert_allclose(scores, exact, atol=1e-5)
+        assert made.generate_ids([prompt], max_new_tokens=12, eos_token_id=None).sequences == [ids]
+
+
+def test_a_text_longer_than_the_buffer_of_recent_keys_continues_as_without_a_cache(monkeypatch):
+    from tfloader.generation import decoding
+
+    monkeypatch.setattr(decoding, "SLOTS", 4)
+    for name in ("hf_gpt2", "gpt2_ml"):
+        made = TextGenerator(tfloader.load(CHECKPOINTS / name))
+        expected, _ = without_cache(made.transformer.model, name, {}, [3, 7, 9], 30)
+        found = made.generate_ids([[3, 7, 9]], max_new_tokens=30, eos_token_id=None)
+        assert found.sequences == [expected]
+        beams = {"max_new_tokens": 13, "num_beams": 3, "eos_token_id": None}
+        monkeypatch.setattr(decoding, "SLOTS", 64)
+        whole = made.generate_ids([[3, 7, 9]], **beams)
+        monkeypatch.setattr(decoding, "SLOTS", 4)
+        parts = made.generate_ids([[3, 7, 9]], **beams)
+        assert parts.sequences == whole.sequences
+
+
+def test_t5_with_small_buffers_gives_the_same_tokens(monkeypatch):
+    from tfloader.generation import decoding
+
+    release = case("hf_t5_v11")
+    made = TextGenerator(tfloader.load(release.path))
+    whole = made.generate_ids(release.arrays["input_ids"], release.arrays["attention_mask"], eos_token_id=None)
+    monkeypatch.setattr(decoding, "SLOTS", 8)
+    parts = TextGenerator(tfloader.load(release.path)).generate_ids(
+        release.arrays["input_ids"], release.arrays["attention_mask"], eos_token_id=None
+    )
+    assert parts.sequences == whole.sequences
+
+
+def test_a_second_call_with_other_sizes_and_numbers_compiles_nothing():
+    made = TextGenerator(tfloader.load(CHECKPOINTS / "hf_gpt2"))
+    sample = {"do_sample": True, "seed": 1}
+    made.generate_ids([[5, 6, 7]], max_new_tokens=4, temperature=0.7, top_k=5, **sample)
+    traces = made.decoder.traces
+    made.generate_ids([[5], [1, 2, 3, 4, 5]], max_new_tokens=9, temperature=1.3, top_k=9, **sample)
+    assert made.decoder.traces == traces == 2
+
+
+def test_a_seed_makes_samples_reproducible_and_another_one_changes_them():
+    made = generator("hf_gpt2")
+    options = {"do_sample": True, "num_return_sequences": 3, "max_new_tokens": 8, "eos_token_id": None}
+    first = made.generate_ids([[5, 6]], seed=1, **options).sequences
+    assert made.generate_ids([[5, 6]], seed=1, **options).sequences == first
+    assert made.generate_ids([[5, 6]], seed=2, **options).sequences != first
+    assert len(first) == 3 and len({tuple(ids) for ids in first}) == 3
+
+
+def test_samples_follow_the_models_distribution():
+    made = generator("hf_gpt2")
+    options = {"do_sample": True, "num_return_sequences": 4000, "max_new_tokens": 1, "eos_token_id": None, "top_k": 4}
+    drawn = np.array(made.generate_ids([[5, 6]], seed=5, **options).sequences)[:, 0]
+    logits = np.asarray(made.transformer.model(np.array([[5, 6]])))[0, -1]
+    best = np.argsort(logits)[-4:]
+    expected = np.exp(logits[best] - logits[best].max())
+    found = np.array([(drawn == token).mean() for token in best])
+    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.03)
+
+
+def test_scores_of_texts_are_sums_of_log_probabilities():
+    made = generator("hf_gpt2")
+    rows = [[5, 6, 7, 8], [9, 3]]
+    tokens, real = made.aligned(rows, None)
+    found = made.decoder.score(tokens, real)
+    for row, score in zip(rows, found, strict=True):
+        logits = np.asarray(made.transformer.model(np.array([row])))[0].astype("float64")
+        exact = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        expected = sum(exact[place, row[place + 1]] for place in range(len(row) - 1))
+        assert abs(score - expected) < 1e-4
+
+
+BAD = [
+    ([[]], {}, "prompt 0 is empty"),
+    ([[5], [999]], {}, r"prompt 1 has ids outside 0 to 296"),
+    ([], {}, "there is no prompt"),
+    ([[5] * 30], {"max_new_tokens": 20}, "exceeds the model's 37 positions"),
+    ([[5]], {"num_beams": 400}, "more than the vocabulary"),
+    ([[5]], {"temperature": 0.0, "do_sample": True}, "temperature"),
+    ([[5]], {"max_new_token": 3}, "max_new_tokens"),
+    ([[5]], {"top_p": 0.9}, "do_sample"),
+]
+
+
+@pytest.mark.parametrize(("prompts", "options", "message"), BAD)
+def test_what_cannot_be_generated_is_refused_with_the_reason(prompts, options, message):
+    with pytest.raises(ConfigError, match=message):
+        generator("hf_gpt2").generate_ids(prompts, **options)
+
+
+def test_not_a_number_in_the_logits_is_a_named_error_not_a_loop():
+    from tfloader.generation.processors import GenerationError
+
+    model = tfloader.load(CHECKPOINTS / "hf_gpt2")
+    model.get_layer("Output-Norm").gamma.assign(np.full(48, np.nan))
+    for options in ({}, {"num_beams": 2}):
+        with pytest.raises(GenerationError, match="NaN"):
+            TextGenerator(model).generate_ids([[5, 6]], max_new_tokens=30, **options)
+
+
+def test_an_encoder_cannot_generate():
+    with pytest.raises(ConfigError, match="application='lm' or 'unilm'"):
+        TextGenerator(tfloader.load(CHECKPOINTS / "bert_google"))

@@ -1,0 +1,146 @@
+"""What a user may ask of generation: Hugging Face's names and meanings, checked before anything runs.
+
+An option that would have no effect is refused as an unknown one is: whoever sets `top_p` and gets greedy search has
+been misled. All problems of a call are reported at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tfloader.errors import ConfigError, listing
+from tfloader.generation.option_rules import conflicts, ids_of, plain, unknown_name, wrong_values
+from tfloader.generation.trie import Trie
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """One call's options. Lists are kept as tuples.
+
+    Attributes:
+        do_sample: draw tokens at random; otherwise take the likeliest one, or search with beams.
+        num_beams: beams of a beam search; 1 for none.
+        num_return_sequences: sequences for each prompt, at most num_beams unless do_sample.
+        max_new_tokens, min_new_tokens: new tokens, without the prompt; before the minimum no stop token is chosen.
+        temperature, top_k, top_p, min_p, typical_p: of sampling; None is off.
+        repetition_penalty: above 1 makes tokens of the prompt or the output less likely to come again.
+        no_repeat_ngram_size: no n-gram of this size comes twice; 0 is off.
+        length_penalty, early_stopping: of beam search; early_stopping is False, True or "never".
+        eos_token_id: one id or several that stop a sequence; None for none.
+        pad_token_id: what fills a row after its end.
+        suppress_tokens: ids that are never chosen.
+        bad_words_ids: sequences of ids that never appear.
+        forced_bos_token_id: the first new token.
+        forced_eos_token_id: one id or several for the last new token, where max_new_tokens is reached.
+        prefix_allowed_tokens_fn: a function of the prompt's number and the ids so far (a list, without padding) that
+            gives the ids allowed next; or a `Trie`.
+        logits_processor: functions (logits, Context) -> logits of TensorFlow operations, traced into the graph. They
+            come after all other processors and before temperature, top_k and the other filters of sampling.
+        stop_strings: texts that end a sequence when they appear in it.
+        seed: makes samples reproducible.
+        return_scores: also give the log-probability of each token.
+    """
+
+    do_sample: bool = False
+    num_beams: int = 1
+    num_return_sequences: int = 1
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    eos_token_id: int | Sequence[int] | None = None
+    pad_token_id: int | None = None
+    suppress_tokens: Sequence[int] | None = None
+    bad_words_ids: Sequence[Sequence[int]] | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | Sequence[int] | None = None
+    prefix_allowed_tokens_fn: Callable[[int, list[int]], Sequence[int]] | Trie | None = None
+    logits_processor: Sequence[Callable] | None = None
+    stop_strings: str | Sequence[str] | None = None
+    seed: int | None = None
+    return_scores: bool = False
+
+    def __post_init__(self) -> None:
+        vars(self).update({name: plain(name, value) for name, value in vars(self).items()})
+        _refuse(_problems(vars(self)))
+
+    @classmethod
+    def of(cls, **options: Any) -> GenerationOptions:
+        """The options of a call, every problem of which is reported.
+
+        Raises:
+            ConfigError: a name is unknown, a value impossible, or an option would have no effect.
+        """
+        unknown = [unknown_name(name, DEFAULTS) for name in options if name not in DEFAULTS]
+        known = {name: plain(name, value) for name, value in options.items() if name in DEFAULTS}
+        _refuse([*unknown, *_problems({**DEFAULTS, **known})])
+        return cls(**known)
+
+    def replace(self, **changes: Any) -> GenerationOptions:
+        """A copy with some options changed, checked again."""
+        return self.of(**{**vars(self), **changes})
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The ids that stop a sequence."""
+        return ids_of(self.eos_token_id)
+
+    @property
+    def sequences_per_prompt(self) -> int:
+        """Rows that the decoding of one prompt takes."""
+        return max(self.num_beams, self.num_return_sequences)
+
+    def check(self, vocab_size: int, prompts: int | None = None) -> None:
+        """Checks what depends on the model and on the number of prompts.
+
+        Raises:
+            ConfigError: beams or ids do not fit the vocabulary, or there is not one set of phrases a prompt.
+        """
+        _refuse(self._misfits(vocab_size, prompts))
+
+    def _misfits(self, vocab_size: int, prompts: int | None) -> Iterator[str]:
+        if self.num_beams > vocab_size:
+            yield f"num_beams={self.num_beams} is more than the vocabulary of {vocab_size} tokens"
+        named = {
+            "eos_token_id": self.eos_token_ids,
+            "pad_token_id": ids_of(self.pad_token_id),
+            "suppress_tokens": ids_of(self.suppress_tokens),
+            "bad_words_ids": [token for word in self.bad_words_ids or () for token in word],
+            "forced_bos_token_id": ids_of(self.forced_bos_token_id),
+            "forced_eos_token_id": ids_of(self.forced_eos_token_id),
+        }
+        trie = self.prefix_allowed_tokens_fn
+        if isinstance(trie, Trie):
+            named["prefix_allowed_tokens_fn"] = [trie.largest]
+            if prompts is not None and trie.groups not in (1, prompts):
+                yield f"prefix_allowed_tokens_fn has phrases for {trie.groups} prompts, but there are {prompts}"
+            if not self.eos_token_ids:
+                yield "a Trie needs an eos_token_id, which ends a phrase"
+        for name, ids in named.items():
+            outside = sorted({token for token in ids if token >= vocab_size})
+            if outside:
+                yield f"{name} has ids outside the vocabulary of {vocab_size} tokens: {outside[:10]}"
+
+
+DEFAULTS = {item.name: item.default for item in dataclasses.fields(GenerationOptions)}
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    problems = list(problems)
+    if problems:
+        raise ConfigError(f"These generation options cannot be used:\n{listing(problems)}")
+
+
+def _problems(values: Mapping[str, Any]) -> list[str]:
+    # What options mean together can be said only of possible ones.
+    return list(wrong_values(values, DEFAULTS)) or list(conflicts(values, DEFAULTS))

@@ -1,0 +1,175 @@
+"""`TextGenerator`: from text to text, over the decoding core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfloader.config import TransformerConfig
+from tfloader.errors import ConfigError, TokenizerError, listing
+from tfloader.generation.decoding import Decoder, Generated
+from tfloader.generation.options import GenerationOptions
+from tfloader.models.transformer import Transformer
+
+# After how many steps the host looks at the text, where it must: for stop strings, and while streaming.
+LOOK_EVERY = 4
+
+
+class TextGenerator:
+    """Generates text with a loaded language model.
+
+    Args:
+        model: what `tfloader.load` returned: GPT-2, GPT2_ML, T5, or BERT with application "lm" or "unilm".
+        tokenizer: what `tfloader.load_tokenizer` returned; None for token ids only.
+
+    All options are those of `GenerationOptions`. Where eos_token_id is not given it is the model's own: the config's,
+    else for BERT the tokenizer's [SEP]; pass eos_token_id=None for none.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any = None) -> None:
+        transformer = model if isinstance(model, Transformer) else getattr(model, "transformer", None)
+        if not isinstance(transformer, Transformer):
+            raise ConfigError("TextGenerator needs a model that tfloader.load or build_transformer_model returned.")
+        self.transformer = transformer
+        self.config: TransformerConfig = transformer.config
+        self.tokenizer = tokenizer
+        self.decoder = Decoder(transformer)
+
+    def generate(self, prompts: str | Sequence[str], **options: Any) -> Any:
+        """Continues prompts (T5: answers sources).
+
+        Returns:
+            The new text of one prompt, or a list for a list of prompts; with num_return_sequences > 1 a list of that
+            many texts in place of each text.
+        """
+        single = isinstance(prompts, str)
+        found = self.generate_ids(self.encode([prompts] if single else prompts), **options)
+        texts = [self.decode(ids) for ids in found.sequences]
+        count = self.options(options).num_return_sequences
+        grouped: list[Any] = texts if count == 1 else [texts[i : i + count] for i in range(0, len(texts), count)]
+        return grouped[0] if single else grouped
+
+    def generate_ids(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> Generated:
+        """The same on token ids.
+
+        Args:
+            input_ids: a list of lists of ids, of any lengths, or an array [prompts, length].
+            attention_mask: for an array: 1 = real, 0 = padding, on either side.
+
+        Raises:
+            ConfigError: an empty prompt, ids out of range, a prompt longer than the model's positions, an option that
+                does not exist or has no effect.
+        """
+        settings = self.options(options)
+        tokens, real = self.aligned(input_ids, attention_mask)
+        for state, selector in self.decoder.stretches(
+            tokens, real, settings, LOOK_EVERY if settings.stop_strings else None
+        ):
+            if settings.stop_strings:
+                state["done"] = self.stopped(selector.results(state)[0], settings, state["done"])
+        sequences, scores, token_scores = selector.results(state)
+        if settings.stop_strings:
+            ends = [self.end_of(ids, settings) for ids in sequences]
+            sequences = [ids[:end] for ids, end in zip(sequences, ends, strict=True)]
+            token_scores = token_scores and [row[:end] for row, end in zip(token_scores, ends, strict=True)]
+            if token_scores:
+                scores = np.array([row.sum() for row in token_scores], "float32")
+        return Generated(sequences, scores, token_scores if settings.return_scores else None)
+
+    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
+        """Yields the new text of one prompt piece by piece as it is made, never half a character."""
+        settings = self.options(options)
+        if settings.num_return_sequences > 1 or settings.num_beams > 1:
+            raise ConfigError("stream() gives one text as it comes: num_beams and num_return_sequences must be 1.")
+        tokens, real = self.aligned(self.encode([prompt]), None)
+        shown = ""
+        for state, selector in self.decoder.stretches(tokens, real, settings, LOOK_EVERY):
+            ids = selector.results(state)[0][0]
+            end = self.end_of(ids, settings)
+            ended = end < len(ids) or bool(state["done"][0]) or bool(selector.is_finished(state))
+            text = self.decode(ids[:end])
+            stable = text if ended else text.rstrip("\ufffd")
+            if len(stable) > len(shown) and stable.startswith(shown):
+                yield stable[len(shown) :]
+                shown = stable
+            if ended:
+                return
+
+    def score(self, texts: str | Sequence[str]) -> Any:
+        """The log-probability of each text under the model, given its first token: a float, or an array for a list.
+
+        Not for T5, whose texts have sources.
+        """
+        single = isinstance(texts, str)
+        tokens, real = self.aligned(self.encode([texts] if single else texts), None)
+        scores = self.decoder.score(tokens, real)
+        return float(scores[0]) if single else scores
+
+    # ---- text and ids
+
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Prompts as the model was trained to read them: a causal BERT's text is not closed by [SEP]."""
+        if self.tokenizer is None:
+            raise TokenizerError("This TextGenerator has no tokenizer: pass one, or use generate_ids.")
+        encoded = [list(self.tokenizer.encode(prompt)[0]) for prompt in prompts]
+        if self.config.family == "bert" and self.config.application == "lm":
+            encoded = [ids[:-1] for ids in encoded]
+        return encoded
+
+    def decode(self, ids: Sequence[int]) -> str:
+        stops = self.special_ids()
+        return self.tokenizer.decode([token for token in ids if token not in stops])
+
+    def special_ids(self) -> set[int]:
+        names = ("bos", "eos", "cls", "sep", "pad")
+        ids = {getattr(self.tokenizer, f"{name}_token_id", None) for name in names}
+        return {token for token in (*ids, self.config.eos_token_id) if token is not None}
+
+    def options(self, options: dict[str, Any]) -> GenerationOptions:
+        if "eos_token_id" not in options:
+            own = self.config.eos_token_id
+            if own is None and self.config.family == "bert":
+                own = getattr(self.tokenizer, "sep_token_id", None)
+            options = {**options, "eos_token_id": own}
+        settings = GenerationOptions.of(**options)
+        if settings.stop_strings and (self.tokenizer is None or settings.num_beams > 1):
+            raise ConfigError("stop_strings need a tokenizer, and cannot be combined with num_beams.")
+        return settings
+
+    def aligned(self, input_ids: Any, attention_mask: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts as (tokens, real), [prompts, length], padded on the left."""
+        if attention_mask is not None:
+            mask = np.asarray(attention_mask) != 0
+            input_ids = [row[keep].tolist() for row, keep in zip(np.asarray(input_ids), mask, strict=True)]
+        rows = [np.asarray(row) for row in input_ids]
+        problems = [] if rows else ["there is no prompt"]
+        for index, row in enumerate(rows):
+            if not row.size:
+                problems.append(f"prompt {index} is empty")
+            elif row.ndim != 1 or row.dtype.kind not in "iu":
+                problems.append(f"prompt {index} is not a list of token ids")
+            elif row.min() < 0 or row.max() >= self.config.vocab_size:
+                problems.append(f"prompt {index} has ids outside 0 to {self.config.vocab_size - 1}")
+        if problems:
+            raise ConfigError(f"These prompts cannot be continued:\n{listing(problems)}")
+        length = max(len(row) for row in rows)
+        tokens = np.stack([np.pad(row, (length - len(row), 0)) for row in rows]).astype("int32")
+        real = np.arange(length) >= length - np.array([len(row) for row in rows])[:, None]
+        return tokens, real
+
+    def stopped(self, sequences: Sequence[Sequence[int]], settings: GenerationOptions, done: Any) -> np.ndarray:
+        """Which rows are done, those with a stop string included."""
+        ended = [self.end_of(ids, settings) < len(ids) or self.has_stop(ids, settings) for ids in sequences]
+        return np.asarray(done) | np.array(ended)
+
+    def has_stop(self, ids: Sequence[int], settings: GenerationOptions) -> bool:
+        text = self.decode(ids)
+        return any(stop in text for stop in settings.stop_strings or ())
+
+    def end_of(self, ids: Sequence[int], settings: GenerationOptions) -> int:
+        """How many ids it takes until a stop string is complete; all of them where there is none."""
+        if not settings.stop_strings or not self.has_stop(ids, settings):
+            return len(ids)
+        return next(end for end in range(1, len(ids) + 1) if self.has_stop(ids[:end], settings))

@@ -1,0 +1,80 @@
+"""Phrases of which a constrained generation may write one: a forest of token ids in sorted arrays.
+
+Each group of phrases (one for all prompts, or one a prompt) has a root; roots are the first nodes. Nodes are numbered
+level by level, so that the sorted edges lead to the nodes `groups`, `groups + 1`, ... in turn and need no targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from tfloader.errors import ConfigError
+
+SHIFT = 32  # an edge is (node << SHIFT) + token
+
+
+class Trie:
+    """The phrases that an output may be; after a whole phrase comes the stop token.
+
+    Args:
+        phrases: lists of token ids, none empty, the same for every prompt.
+
+    Attributes:
+        edges: int64, sorted; one for each node that is no root.
+        ends: bool [nodes], where a phrase ends.
+        groups: number of roots.
+        largest: the largest token id.
+    """
+
+    def __init__(self, phrases: Iterable[Sequence[int]]) -> None:
+        self._build([phrases], everywhere=False)
+
+    @classmethod
+    def per_prompt(cls, groups: Iterable[Iterable[Sequence[int]]]) -> Trie:
+        """Phrases of their own for each prompt."""
+        trie = cls.__new__(cls)
+        trie._build(groups, everywhere=False)
+        return trie
+
+    @classmethod
+    def spans(cls, sources: Iterable[Sequence[int]], longest: int) -> Trie:
+        """Any stretch of at most `longest` tokens of each prompt's own source (reading comprehension)."""
+        trie = cls.__new__(cls)
+        sources = [list(source) for source in sources]
+        trie._build(
+            ([source[at : at + longest] for at in range(len(source))] for source in sources),
+            everywhere=True,
+        )
+        return trie
+
+    def _build(self, groups: Iterable[Iterable[Sequence[int]]], everywhere: bool) -> None:
+        groups = [[np.asarray(phrase) for phrase in phrases] for phrases in groups]
+        phrases = [phrase for group in groups for phrase in group]
+        faulty = [
+            phrase
+            for phrase in phrases
+            if phrase.ndim != 1 or not len(phrase) or phrase.dtype.kind not in "iu" or phrase.min() < 0
+        ]
+        if faulty or not groups or not all(groups):
+            raise ConfigError(
+                "A Trie needs phrases for each prompt: lists of token ids, none empty and none negative"
+                + (f"; found {faulty[0].tolist()}." if faulty else "; found none.")
+            )
+        self.groups = len(groups)
+        self.largest = int(max(phrase.max() for phrase in phrases))
+        node = np.repeat(np.arange(self.groups), [len(group) for group in groups])
+        lengths = np.array([len(phrase) for phrase in phrases])
+        flat, starts = np.concatenate(phrases).astype("int64"), np.cumsum(lengths) - lengths
+        levels, ends, count = [], [np.full(self.groups, False)], self.groups
+        for depth in range(lengths.max()):
+            alive = np.flatnonzero(lengths > depth)
+            keys, child = np.unique((node[alive] << SHIFT) + flat[starts[alive] + depth], return_inverse=True)
+            here = np.full(len(keys), everywhere)
+            here[child[lengths[alive] == depth + 1]] = True
+            node[alive] = child + count
+            count += len(keys)
+            levels.append(keys)
+            ends.append(here)
+        self.edges, self.ends = np.concatenate(levels), np.concatenate(ends)
