@@ -115,7 +115,8 @@ class TransformerConfig:
     def approximate_weights(self) -> int:
         """About how many numbers the embeddings and blocks hold, for a check before any memory is taken."""
         hidden, inner = self.hidden_size, self.num_attention_heads * self.head_size
-        attention, feed_forward = 4 * hidden * inner, (3 if self.gated_feed_forward else 2) * hidden * self.intermediate_size
+        attention = 4 * hidden * inner
+        feed_forward = (3 if self.gated_feed_forward else 2) * hidden * self.intermediate_size
         blocks = self.num_hidden_layers * (attention + feed_forward)
         blocks += (self.num_decoder_layers or 0) * (2 * attention + feed_forward)
         rows = self.vocab_size + self.type_vocab_size + (self.max_position_embeddings or 0)
@@ -138,17 +139,18 @@ BERT4KERAS_NAMES = {
 
 
 def _problems(config: TransformerConfig) -> Iterable[str]:
+    wrong = set()
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         problem = None if value is None and "None" in str(item.type) else _problem(item.name, str(item.type), value)
         if problem:
+            wrong.add(item.name)
             yield f"{item.name} must {problem}, found {shown(value)}"
     if isinstance(config.hidden_act, str) and config.hidden_act not in ACTIVATION_NAMES:
         yield f"hidden_act {shown(config.hidden_act)} is not implemented; there are {', '.join(ACTIVATION_NAMES)}"
     if isinstance(config.application, str) and config.application not in APPLICATIONS:
         yield f"application must be one of {', '.join(APPLICATIONS)}, found {shown(config.application)}"
-    sizes = {name: getattr(config, name) for name in LIMITS}
-    if any(_problem(name, "int", size) for name, size in sizes.items() if size is not None):
+    if wrong & set(LIMITS):
         return
     if config.attention_head_size is None and config.hidden_size % config.num_attention_heads:
         yield (
@@ -156,7 +158,8 @@ def _problems(config: TransformerConfig) -> Iterable[str]:
             f"{config.num_attention_heads}; give attention_head_size if that is meant"
         )
     elif config.approximate_weights > MOST_WEIGHTS:
-        yield f"its sizes mean about {config.approximate_weights:.0e} weights; no model has more than {MOST_WEIGHTS:.0e}"
+        found = f"{config.approximate_weights:.0e}"
+        yield f"its sizes mean about {found} weights; no model has more than {MOST_WEIGHTS:.0e}"
 
 
 def _problem(name: str, kind: str, value: Any) -> str | None:
@@ -290,6 +293,9 @@ class Dialect:
         problems, used = [], {"model_type", *ignore}
         if len(raw) > MOST_KEYS:
             raise ConfigError(f"{source}: it has {len(raw)} keys; no {self.name} config has more than {MOST_KEYS}.")
+        strange = [shown(name) for name in raw if not isinstance(name, str)]
+        if strange:
+            raise ConfigError(f"{source}: the keys of a config must be strings, found {', '.join(strange[:5])}.")
         if "model_type" in self.constants:
             fields.setdefault("model_type", self.constants["model_type"])
         for key in self.keys:

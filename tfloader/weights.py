@@ -7,9 +7,10 @@ declared to hold nothing of the model, every shape and dtype fits. Then the tens
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,9 @@ from tfloader.errors import WeightsError, listing
 from tfloader.naming import detect_release
 from tfloader.naming.base import Release, Row, counts
 
-ALIGNMENT = 64  # bytes; what TensorFlow needs to take memory over as it is
+CACHE_LINE = 64  # bytes; also the alignment that TensorFlow needs to take memory over as it is
 READERS = 2
+IN_FLIGHT = 128 * 1024**2  # bytes
 READABLE_DTYPES = {"float32", "float16", "bfloat16"}
 
 
@@ -52,22 +54,22 @@ def load_weights(
         release: which release it is; None: found by its names.
         ignore: patterns (`classifier.*`) of tensors that may stay unread.
         source_config: the config before the user's own changes; blocks that only it has may stay unread.
-        fresh: nobody else holds the model yet, so that it need not survive a tensor that turns out unreadable.
+        fresh: nobody else holds the model yet, so that it need not survive a tensor that cannot be read or held.
 
     Raises:
         WeightsError: listing every variable without a source, tensor without use, and wrong shape or dtype.
         CheckpointError: a file cannot be read as what it claims to be.
     """
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
+    ignore = [ignore] if isinstance(ignore, str) else ignore
     release = release or detect_release(checkpoint)
     sources = plan(transformer, checkpoint, release, ignore, source_config)
     if not fresh:
         for source in sources:
-            checkpoint.read(source.name)
-    for source, value in _prefetched(checkpoint, sources):
-        array = value if isinstance(value, np.ndarray) else tensor_view(value)
-        for path, piece in zip(source.row.ours, source.row.op.to_ours(array), strict=True):
-            _assign(transformer.variable(path), transformer.cut_vocabulary(path, piece), value, source.name)
+            _prepared(transformer, checkpoint, source)
+    for source, pieces in _streamed(transformer, checkpoint, sources):
+        for path, piece in zip(source.row.ours, pieces, strict=True):
+            transformer.variable(path).assign(_tensor(piece) if isinstance(piece, np.ndarray) else piece)
 
 
 def plan(
@@ -114,7 +116,9 @@ def plan(
             name = names.pop(copy.theirs)
             if copy.of in used:
                 problems += _differences(checkpoint, used[copy.of], name)
-    missing += [f"{variable.path} is not in the table of {release.title}" for variable in _strangers(transformer, filled)]
+    missing += [
+        f"{variable.path} is not in the table of {release.title}" for variable in _strangers(transformer, filled)
+    ]
     leftover = [f"{name} {checkpoint[name].shape}" for canonical, name in names.items() if canonical not in unread]
 
     parts = []
@@ -147,8 +151,13 @@ def _misfits(transformer: Any, source: Source, checkpoint: Checkpoint) -> Iterat
 def _differences(checkpoint: Checkpoint, first: str, second: str) -> Iterator[str]:
     if tuple(checkpoint[first].shape) != tuple(checkpoint[second].shape):
         yield f"{second} should repeat {first}, but has another shape"
-    elif not np.array_equal(checkpoint.read(first), checkpoint.read(second)):
+    elif not _same_bits(checkpoint.read(first), checkpoint.read(second)):
         yield f"{second} should repeat {first} (tied weights), but has other values"
+
+
+def _same_bits(first: np.ndarray, second: np.ndarray) -> bool:
+    """Equal also where both hold the same NaN."""
+    return first.dtype == second.dtype and np.array_equal(*(np.ravel(item).view("uint8") for item in (first, second)))
 
 
 def _strangers(transformer: Any, filled: Collection[int]) -> list[Any]:
@@ -161,51 +170,80 @@ def _strangers(transformer: Any, filled: Collection[int]) -> list[Any]:
     return [item for item in transformer.model.weights if id(item) not in filled and id(item) not in new]
 
 
-def _prefetched(checkpoint: Checkpoint, sources: Sequence[Source]) -> Iterator[tuple[Source, Any]]:
-    """Reads the next two tensors, one a thread, while the last one is put in place.
+def _streamed(
+    transformer: Any, checkpoint: Checkpoint, sources: Sequence[Source]
+) -> Iterator[tuple[Source, list[Any]]]:
+    """Yields each source, in order, with what its variables take, while threads prepare the next ones.
 
-    Gives arrays, or on TensorFlow the tensors of a checkpoint that can hand them out uncopied.
+    No more than IN_FLIGHT bytes of the checkpoint, or one larger tensor, are on their way at a time.
+    """
+    upcoming: deque[Source] = deque(sources)
+    waiting: deque[tuple[Source, Future]] = deque()
+    in_flight = 0
+    with ThreadPoolExecutor(READERS) as pool:
+        while upcoming or waiting:
+            while upcoming and (not waiting or in_flight + checkpoint[upcoming[0].name].nbytes <= IN_FLIGHT):
+                source = upcoming.popleft()
+                in_flight += checkpoint[source.name].nbytes
+                waiting.append((source, pool.submit(_prepared, transformer, checkpoint, source)))
+            source, future = waiting.popleft()
+            yield source, future.result()
+            del future  # and the arrays with it
+            in_flight -= checkpoint[source.name].nbytes
+
+
+def _prepared(transformer: Any, checkpoint: Checkpoint, source: Source) -> list[Any]:
+    """Reads a tensor; gives an array in the layout and dtype of each of its variables.
+
+    On TensorFlow, a tensor of a checkpoint that hands it out uncopied stays one where nothing is to be done to it.
     """
     read = checkpoint.read
     if keras.backend.backend() == "tensorflow":
         read = getattr(checkpoint, "read_tensor", read)
-    with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[Any] = deque(pool.submit(read, source.name) for source in sources[:READERS])
-        for index, source in enumerate(sources):
-            value = waiting.popleft().result()
-            if index + READERS < len(sources):
-                waiting.append(pool.submit(read, sources[index + READERS].name))
-            yield source, value
-            del value
+    whole = read(source.name)
+    pieces = source.row.op.to_ours(whole if isinstance(whole, np.ndarray) else tensor_view(whole))
+    prepared = []
+    for path, piece in zip(source.row.ours, pieces, strict=True):
+        piece = transformer.cut_vocabulary(path, piece)
+        dtype = keras.backend.standardize_dtype(transformer.variable(path).dtype)
+        if dtype == "float16" and piece.dtype != np.float16 and piece.size:
+            largest = float(max(np.fmax.reduce(piece, axis=None), -np.fmin.reduce(piece, axis=None)))
+            if largest > float(np.finfo("float16").max):
+                raise WeightsError(
+                    f"{source.name} has the value {largest:g}, which float16 cannot hold. Use dtype='bfloat16'."
+                )
+        if not piece.flags.c_contiguous or piece.dtype.name != dtype:
+            prepared.append(_copy(piece, dtype))
+        elif isinstance(whole, np.ndarray) or piece.flags.writeable or piece.size < math.prod(whole.shape):
+            prepared.append(piece)
+        else:  # a read-only view of the whole tensor
+            prepared.append(keras.ops.reshape(whole, piece.shape))
+    return prepared
 
 
-def _assign(variable: Any, piece: np.ndarray, whole: Any, name: str) -> None:
-    """Puts a piece of a tensor into a variable; `whole` is what was read, array or tensor."""
-    dtype = keras.backend.standardize_dtype(variable.dtype)
-    if dtype == "float16" and piece.dtype != np.float16 and piece.size:
-        largest = float(np.abs(piece.astype("float32")).max())
-        if largest > float(np.finfo("float16").max):
-            raise WeightsError(f"{name} has the value {largest:g}, which float16 cannot hold. Use dtype='bfloat16'.")
-    if not piece.flags.c_contiguous or piece.dtype.name != dtype:
-        variable.assign(_tensor(piece, dtype))
-    elif not isinstance(whole, np.ndarray) and piece.size == np.prod(whole.shape):
-        variable.assign(keras.ops.reshape(whole, piece.shape))
-    else:
-        variable.assign(_tensor(piece, dtype))
+def _copy(array: np.ndarray, dtype: str) -> np.ndarray:
+    """A C-contiguous copy in another dtype, on memory that TensorFlow takes over as it is."""
+    copy = aligned_empty(array.shape, dtype)
+    if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous:
+        np.copyto(copy, array, casting="unsafe")
+        return copy
+    # A transposed matrix, a few rows at a time: they fill whole cache lines of the copy.
+    rows = CACHE_LINE // copy.itemsize
+    for start in range(0, array.shape[1], rows):
+        block = array.T[start : start + rows].astype(dtype, copy=False)
+        np.copyto(copy[:, start : start + rows], block.T)
+    return copy
 
 
-def _tensor(array: np.ndarray, dtype: str) -> Any:
-    """An array as a tensor of the backend, on TensorFlow without a copy where the memory fits."""
-    fits = array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % ALIGNMENT == 0
-    if array.dtype.name != dtype or not fits:
-        fresh = aligned_empty(array.shape, dtype)
-        np.copyto(fresh, array, casting="unsafe")
-        array = fresh
+def _tensor(array: np.ndarray) -> Any:
+    """A C-contiguous array as a tensor of the backend, on TensorFlow without a copy where the memory fits."""
     if keras.backend.backend() != "tensorflow" or not array.size:
-        return keras.ops.convert_to_tensor(array, dtype)
+        return keras.ops.convert_to_tensor(array)
     import tensorflow as tf
 
-    if dtype == "bfloat16":  # the exchange protocol knows no bfloat16
+    if array.ctypes.data % CACHE_LINE or not array.flags.writeable:
+        array = _copy(array, array.dtype.name)
+    if array.dtype.name == "bfloat16":  # the exchange protocol knows no bfloat16
         return tf.bitcast(tf.experimental.dlpack.from_dlpack(array.view("uint16").__dlpack__()), tf.bfloat16)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
@@ -220,9 +258,7 @@ def tensor_view(tensor: Any) -> np.ndarray:
     return np.asarray(memoryview(tensor)).view(dtype).reshape(tensor.shape)
 
 
-def tensors_to_save(
-    transformer: Any, release: Release
-) -> list[tuple[str, TensorSpec, Any]]:
+def tensors_to_save(transformer: Any, release: Release) -> list[tuple[str, TensorSpec, Any]]:
     """All tensors of a model as a release names them: (name, spec, function that makes the array).
 
     Raises:

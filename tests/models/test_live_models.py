@@ -252,3 +252,41 @@ def test_every_release_of_the_table_is_tested():
 
     our_own = {"hf_gpt2_ml"}  # no original implementation writes it; the round trips of gpt2_ml go through it
     assert {item.release for item in CASES} | our_own == {release.name for release in RELEASES}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compound_tokens": [[1.7]]}, "compound_tokens"),
+        ({"compound_tokens": [5]}, "compound_tokens"),
+        ({"compound_tokens": ["ab"]}, "compound_tokens"),
+        ({"compound_tokens": [([1, 2], [1.0, float("nan")])]}, "one weight for each id, finite"),
+        ({"keep_tokens": [[1], [2, 3]]}, "keep_tokens must be a list of token ids"),
+        ({"keep_tokens": "abc"}, "keep_tokens must be a list of token ids"),
+        ({"dtype": "float8"}, "dtype='float8' is not supported"),
+        ({"dtype": "int8"}, "dtype='int8' is not supported"),
+        ({"sequence_length": -3}, "sequence_length must be a positive integer"),
+        ({"family": "gpt2"}, "no such option"),
+    ],
+)
+def test_impossible_builder_options_are_refused_with_the_reason(options, message):
+    with pytest.raises(ConfigError, match=message):
+        tfloader.load(case("hf_bert").path, **options)
+
+
+def test_one_pattern_to_ignore_may_be_given_as_a_string():
+    release = case("hf_bert")
+    tensors = tensors_of(release) | {"classifier.weight": np.zeros((2, 48), "float32")}
+    tfloader.load(tensors, config=config_of(release), ignore="classifier.*")
+    with pytest.raises(WeightsError, match="without a source"):
+        tfloader.load(tensors, config=config_of(release), ignore="*")
+
+
+def test_a_class_of_ones_own_builds_from_a_config_alone():
+    from tfloader.models.bert import BERT
+
+    class Mine(BERT):
+        pass
+
+    model = tfloader.build_transformer_model(CHECKPOINTS / "bert_google" / "bert_config.json", model=Mine)
+    assert isinstance(model.transformer, Mine)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 ALIGNMENT = 64
+_OWN_PAGES = 1024**2  # bytes
 _MAX_RANK = 32
 
 
@@ -69,10 +71,17 @@ class TensorSpec:
 def aligned_empty(shape: tuple[int, ...], dtype: str | np.dtype) -> np.ndarray:
     """An uninitialised C-contiguous array whose data starts at a multiple of 64 bytes.
 
-    TensorFlow's `from_dlpack` takes such an array without a copy.
+    TensorFlow's `from_dlpack` takes such an array without a copy. A large one has pages of its own, which go back
+    to the system with it: malloc would keep holes of what the threads of a load have freed.
     """
     dtype = DTYPES[dtype] if isinstance(dtype, str) else np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes >= _OWN_PAGES and hasattr(mmap, "MAP_ANONYMOUS"):  # Windows has no private anonymous map
+        try:
+            pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, OverflowError) as error:
+            raise MemoryError(f"no memory for {nbytes} bytes ({error})") from error
+        return np.ndarray(shape, dtype, buffer=pages)
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     return np.ndarray(shape, dtype, buffer=raw, offset=-raw.ctypes.data % ALIGNMENT)
 
@@ -153,6 +162,4 @@ class Checkpoint(Mapping[str, TensorSpec]):
             raise CheckpointError(f"{self.path}: {show(name)} cannot be read: {self.skipped[name]}.")
         near = difflib.get_close_matches(str(name)[:200], list(self._specs)[:5000], n=3)
         hint = f" The nearest names are:\n{listing(map(show, near))}" if near else ""
-        raise CheckpointError(
-            f"{self.path}: there is no tensor {show(str(name))} among its {len(self)} tensors.{hint}"
-        )
+        raise CheckpointError(f"{self.path}: there is no tensor {show(str(name))} among its {len(self)} tensors.{hint}")

@@ -30,6 +30,7 @@ class BERT(Transformer):
         "hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act,
         "mask_zero_segments": lambda _: True,
     }
+    as_language_model = {"with_pool": False, "with_nsp": False, "with_mlm": True}
 
     def __init__(
         self,
@@ -133,10 +134,10 @@ class BERT(Transformer):
                 pooled = self.dense("NSP-Proba", 2, activation(kind))(pooled)
             outputs.append(pooled)
         if self.with_mlm:
-            outputs.append(self.masked_language_model(x))
+            outputs.append(self.language_model(x))
         return x if not outputs else outputs[0] if len(outputs) == 1 else outputs
 
-    def masked_language_model(self, x: Any) -> Any:
+    def language_model(self, x: Any) -> Any:
         size = self.config.embedding_size or self.config.hidden_size
         x = self.dense("MLM-Dense", size, activation(self.config.hidden_act))(x)
         x = self.norm("MLM-Norm", x)

@@ -262,7 +262,7 @@ def _guess_release(config: Any, model: Any) -> Release:
     if config is None:
         raise ConfigError("Pass config_path, checkpoint_path, or both.")
     raw = dict(config) if isinstance(config, Mapping) else read_raw_config(os.fspath(config))
-    family = model if isinstance(model, str) else None
+    family = model if isinstance(model, str) else _family_of_class(model)
     candidates = [
         (dialect.missing(raw), index)
         for index, release in enumerate(RELEASES)
@@ -272,6 +272,15 @@ def _guess_release(config: Any, model: Any) -> Release:
     if not candidates:
         raise ConfigError(f"{config}: not a config of a {family!r} model (model_type {raw.get('model_type')!r}).")
     return RELEASES[min(candidates)[1]]
+
+
+def _family_of_class(model: type[Transformer]) -> str:
+    """The family that a user's own class stands for: its own, or the one that it derives from."""
+    for known in model.__mro__:
+        for name, family in FAMILIES.items():
+            if family is known:
+                return name
+    raise ConfigError(f"{model.__name__} belongs to no family: see register_family.")
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class GPT2(Transformer):
         return self.add(f"{feed_forward}-Add", x, self.dropout(f"{feed_forward}-Dropout", y))
 
     def head(self, x: Any) -> Any:
-        return self.logits(self.norm("Output-Norm", x))
+        return self.language_model(self.norm("Output-Norm", x))
 
-    def logits(self, x: Any) -> Any:
+    def language_model(self, x: Any) -> Any:
         return self.activate("LM-Activation", self.token_embedding()(x, reverse=True), self.final_activation)

@@ -25,4 +25,4 @@ class GPT2_ML(GPT2):  # noqa: N801 (the name users know)
         return self.norm(f"{feed_forward}-Norm-1", x)
 
     def head(self, x: Any) -> Any:
-        return self.logits(x)
+        return self.language_model(x)

@@ -34,6 +34,7 @@ class T5(Transformer):
         "cross_position_bias": lambda _: True,
         "scale_logits": lambda _: True,
     }
+    as_language_model = {"with_lm": True}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,9 @@ import numpy as np
 from tfloader import layers as tfl
 from tfloader.config import APPLICATIONS, BERT4KERAS_NAMES, CONFIG_FIELDS, TransformerConfig
 from tfloader.errors import ConfigError, WeightsError, listing
+
+
+DTYPES = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "float64")
 
 
 class Transformer:
@@ -50,6 +53,8 @@ class Transformer:
     # What bert4keras did differently: config field -> its value for ours.
     bert4keras_habits: Mapping[str, Callable[[Any], Any]] = {}
     applications: Sequence[str] = APPLICATIONS
+    # Attributes under which `head` gives just the scores of the next token: what generation sets on its copy.
+    as_language_model: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -77,9 +82,11 @@ class Transformer:
         kept = config.vocab_size if self.keep_tokens is None else len(self.keep_tokens)
         self.compound_tokens = [_checked_compound(item, kept) for item in compound_tokens or ()]
         self.config = config.replace(vocab_size=kept + len(self.compound_tokens))
-        self.dtype_policy = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype or keras.config.dtype_policy()
+        self.dtype_policy = _policy(dtype)
         self.prefix = prefix
         self.layers: dict[str, keras.layers.Layer] = {} if layers is None else dict(layers)
+        if sequence_length is not None and (not _is_id(sequence_length) or sequence_length < 1):
+            raise ConfigError(f"sequence_length must be a positive integer, found {sequence_length!r}.")
         self.sequence_length = sequence_length
         self.residual_attention_scores = residual_attention_scores
         self.layer_norm_cond = layer_norm_cond
@@ -270,10 +277,11 @@ class Transformer:
         load_weights(self, checkpoint, **options)
 
 
-def _checked_ids(ids: Sequence[int], limit: int) -> np.ndarray:
-    array = np.asarray(ids)
-    if array.ndim != 1 or array.dtype.kind not in "iu" or not array.size:
-        raise ConfigError(f"keep_tokens must be a list of token ids, found {str(ids)[:60]!r}.")
+def _checked_ids(ids: Any, limit: int) -> np.ndarray:
+    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
+    if not ids or not all(_is_id(token) for token in ids):
+        raise ConfigError(f"keep_tokens must be a list of token ids, found {repr(ids[:3])[:60]}.")
+    array = np.array(ids, "int64")
     if array.min() < 0 or array.max() >= limit:
         raise WeightsError(
             f"keep_tokens asks for id {array.max() if array.max() >= limit else array.min()}, but the checkpoint's "
@@ -281,18 +289,34 @@ def _checked_ids(ids: Sequence[int], limit: int) -> np.ndarray:
         )
     if len(np.unique(array)) < array.size:
         raise ConfigError("keep_tokens names a token twice.")
-    return array.astype("int64")
+    return array
 
 
 def _checked_compound(item: Any, limit: int) -> tuple[list[int], list[float] | None]:
-    pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (list, tuple))
+    pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (list, tuple, np.ndarray))
     ids, weights = item if pair else (item, None)
-    ids = [int(token) for token in ids]
-    if not ids or min(ids) < 0 or max(ids) >= limit:
+    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
+    if not ids or not all(_is_id(token) and 0 <= token < limit for token in ids):
         raise ConfigError(f"compound_tokens: {item!r} must name ids from 0 to {limit - 1} (those after keep_tokens).")
-    if weights is not None and (len(weights) != len(ids) or not sum(weights)):
-        raise ConfigError(f"compound_tokens: {item!r} needs one weight for each id.")
-    return ids, weights
+    if weights is not None:
+        weights = list(weights) if isinstance(weights, Iterable) else []
+        if len(weights) != len(ids) or not np.isfinite(weights).all() or not sum(weights):
+            raise ConfigError(f"compound_tokens: {item!r} needs one weight for each id, finite and with a sum that is not 0.")
+    return [int(token) for token in ids], weights
+
+
+def _is_id(token: Any) -> bool:
+    return isinstance(token, (int, np.integer)) and not isinstance(token, bool)
+
+
+def _policy(dtype: Any) -> Any:
+    """The dtype policy of a name; None is Keras' global one."""
+    if dtype is None:
+        return keras.config.dtype_policy()
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", str(dtype))
+    if name not in DTYPES:
+        raise ConfigError(f"dtype={name!r} is not supported; there are {', '.join(DTYPES)}.")
+    return keras.DTypePolicy(name)
 
 
 def split_options(family: type[Transformer], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -316,7 +340,7 @@ def split_options(family: type[Transformer], options: Mapping[str, Any]) -> tupl
         elif field in CONFIG_FIELDS and field not in ("family", "extras"):
             overrides[field] = value
         else:
-            near = difflib.get_close_matches(name, [*known, *CONFIG_FIELDS, *BERT4KERAS_NAMES], n=1)
+            near = difflib.get_close_matches(name, {*known, *CONFIG_FIELDS, *BERT4KERAS_NAMES} - {name}, n=1)
             problems.append(f"{name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     if problems:
         raise ConfigError(f"{family.__name__} has no such option:\n{listing(problems)}")

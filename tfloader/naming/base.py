@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-
 import numpy as np
 
 from tfloader.config import Dialect, TransformerConfig
@@ -207,7 +206,8 @@ class Release:
 def counts(config: TransformerConfig) -> dict[str, int]:
     """How often each placeholder of the naming tables repeats for a config."""
     decoder = config.num_decoder_layers
-    return {"layer": config.num_hidden_layers, "decoder_layer": config.num_hidden_layers if decoder is None else decoder}
+    layers = config.num_hidden_layers
+    return {"layer": layers, "decoder_layer": layers if decoder is None else decoder}
 
 
 TF_OPTIMIZER_SLOTS = (

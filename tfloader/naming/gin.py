@@ -55,7 +55,9 @@ def parse_gin(text: str, source: str) -> dict[str, Any]:
 
 def _bindings(text: str, source: str) -> list[tuple[int, str]]:
     """(line, binding without comments): a binding ends with its line, unless a bracket is open."""
-    result, parts, length, depth, number, position = [], [], 0, 0, 1, 0
+    result: list[tuple[int, str]] = []
+    parts: list[str] = []
+    length, depth, number, position = 0, 0, 1, 0
     while position < len(text):
         match = TOKEN.match(text, position)
         if match is None:
@@ -77,14 +79,14 @@ def _bindings(text: str, source: str) -> list[tuple[int, str]]:
     return [(line, binding) for line, binding in result if binding]
 
 
-MACRO = "\0macro "  # no string of a file starts so: NUL is no part of a gin literal
-
-
 def _literal(token: str, kind: str) -> str:
-    """A token as Python's literals spell it: "@transformer.sublayer_dropout" -> "'sublayer_dropout'"."""
+    """A token as Python's literals spell it: "@transformer.sublayer_dropout" -> "'sublayer_dropout'".
+
+    A macro becomes bytes, of which gin has no other use.
+    """
     if kind == "reference":
         return repr(re.split(r"[./]", token.removesuffix("()"))[-1])
-    return repr(MACRO + token[1:]) if kind == "macro" else token
+    return repr(token[1:].encode()) if kind == "macro" else token
 
 
 def _value(text: str, number: int, source: str) -> Any:
@@ -94,14 +96,21 @@ def _value(text: str, number: int, source: str) -> Any:
         raise ConfigError(f"{source}: line {number}: the value {text[:80]!r} is not understood.") from reason
 
 
-def _resolved(value: Any, bindings: dict[str, Any], source: str, depth: int = 0) -> Any:
+def _resolved(value: Any, bindings: dict[str, Any], source: str) -> Any:
     if isinstance(value, (list, tuple)):
-        return type(value)(_resolved(item, bindings, source, depth) for item in value)
-    if not isinstance(value, str) or not value.startswith(MACRO):
-        return value
-    name = value.removeprefix(MACRO)
-    if name not in bindings:
-        raise ConfigError(f"{source}: %{name} is used but {name} is never set.")
-    if depth == 10:
-        raise ConfigError(f"{source}: the macro {name} refers to itself.")
-    return _resolved(bindings[name], bindings, source, depth + 1)
+        items = [_followed(item, bindings, source) for item in value]
+        if any(isinstance(new, (list, tuple, dict)) for old, new in zip(value, items, strict=True) if new is not old):
+            raise ConfigError(f"{source}: a macro within a list stands for a list, which is not understood.")
+        return type(value)(items)
+    return _followed(value, bindings, source)
+
+
+def _followed(value: Any, bindings: dict[str, Any], source: str) -> Any:
+    for _ in range(10):
+        if not isinstance(value, bytes):
+            return value
+        name = value.decode(errors="replace")
+        if name not in bindings:
+            raise ConfigError(f"{source}: %{name[:80]} is used but never set.")
+        value = bindings[name]
+    raise ConfigError(f"{source}: a macro refers to itself.")

@@ -49,7 +49,7 @@ NAMING = Naming(
         row("MLM-Bias/bias", "cls.predictions.bias", part="mlm"),
     ),
     old_names=(
-        (r"^module\.", ""),  # saved from torch's DataParallel
+        (r"^(module\.)+", ""),  # saved from torch's DataParallel
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
         (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # BertModel saved alone

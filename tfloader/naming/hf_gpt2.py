@@ -28,8 +28,11 @@ NAMING = Naming(
         row("Embedding-Token/embeddings", "transformer.wte.weight"),
         row("Embedding-Position/embeddings", "transformer.wpe.weight"),
         *norm(f"{ATTENTION}-Norm", f"{BLOCK}.ln_1"),
-        row([f"{ATTENTION}/{name}/kernel" for name in ("query", "key", "value")], f"{BLOCK}.attn.c_attn.weight",
-            Split(3)),
+        row(
+            [f"{ATTENTION}/{name}/kernel" for name in ("query", "key", "value")],
+            f"{BLOCK}.attn.c_attn.weight",
+            Split(3),
+        ),
         row([f"{ATTENTION}/{name}/bias" for name in ("query", "key", "value")], f"{BLOCK}.attn.c_attn.bias", Split(3)),
         *dense(f"{ATTENTION}/output_dense", f"{BLOCK}.attn.c_proj"),
         *norm(f"{FEED_FORWARD}-Norm", f"{BLOCK}.ln_2"),
@@ -38,7 +41,7 @@ NAMING = Naming(
         *norm("Output-Norm", "transformer.ln_f"),
     ),
     old_names=(
-        (r"^module\.", ""),
+        (r"^(module\.)+", ""),
         (r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),  # GPT2Model saved alone, as in the public gpt2 repository
     ),
     ignorable=(r"\.attn\.(bias|masked_bias)$",),  # constant causal masks
@@ -51,8 +54,12 @@ def _default_width(fields: dict[str, Any], raw: Any, tensors: Any) -> None:
         fields["intermediate_size"] = 4 * fields["hidden_size"]
 
 
-def _constants(config: TransformerConfig, raw: dict[str, Any]) -> None:
+def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
     raw["n_ctx"] = config.max_position_embeddings
+    if config.intermediate_size == 4 * config.hidden_size:
+        raw["n_inner"] = None
+    if config.embedding_dropout_prob is None:  # transformers wants a number
+        raw["embd_pdrop"] = config.hidden_dropout_prob
 
 
 DIALECT = Dialect(
@@ -84,7 +91,7 @@ DIALECT = Dialect(
     harmless=(*huggingface.HARMLESS, "n_ctx|reorder_and_upcast_attn|pad_token_id|predict_special_tokens|is_decoder"),
     constants={"model_type": "gpt2"},
     finish_read=_default_width,
-    finish_write=_constants,
+    finish_write=_finish_write,
 )
 
 RELEASE = Release(
@@ -99,6 +106,7 @@ RELEASE = Release(
     writes="huggingface",
     architecture=lambda names: ("GPT2LMHeadModel", ""),
 )
+
 
 def _h5_naming() -> Naming:
     """There, the biases of the projections are [1, n]."""

@@ -52,7 +52,7 @@ NAMING = Naming(
         row("Decoder-Output-Norm/scale", "decoder.final_layer_norm.weight", part="decoder"),
         row("Decoder-Output-LM/kernel", "lm_head.weight", Transpose(), "lm"),
     ),
-    old_names=((r"^module\.", ""),),
+    old_names=((r"^(module\.)+", ""),),
     # A first release of the conversion stored a position table for the cross attention that was never used.
     ignorable=(r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",),
     duplicates=(
@@ -85,6 +85,7 @@ def _feed_forward(kind: Any, raw: Mapping[str, Any]) -> tuple[bool, str]:
 
 def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
     fields["gated_feed_forward"], fields["hidden_act"] = _feed_forward(fields["hidden_act"], raw)
+    fields["attention_probs_dropout_prob"] = fields["hidden_dropout_prob"]
     if fields.get("num_decoder_layers") is None:
         fields["num_decoder_layers"] = fields.get("num_hidden_layers")
     fields["tie_word_embeddings"], fields["scale_logits"] = _tied_and_scaled(fields, raw, tensors)

@@ -140,17 +140,15 @@ def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mappin
     same = [*(p for _, p in SIZES), "LayerStack.norm_epsilon"]
     differing = [p for p in same if raw.get(f"decoder/{p}", raw.get(f"encoder/{p}")) != raw.get(f"encoder/{p}")]
     if differing:
-        raise ConfigError(
-            f"operative_config.gin: encoder and decoder differ, which is not implemented:\n{listing(differing)}"
-        )
+        raise ConfigError(f"encoder and decoder differ, which is not implemented:\n{listing(differing)}")
     kind = fields["hidden_act"]
     fields["gated_feed_forward"] = isinstance(kind, list)
     if isinstance(kind, list) and not (len(kind) == 2 and kind[1] == "linear"):
-        raise ConfigError(f"operative_config.gin: activation {shown(kind)} is not implemented; supported: [name, 'linear'].")
+        raise ConfigError(f"activation = {shown(kind)} is not implemented; supported: [name, 'linear'].")
     name = kind[0] if isinstance(kind, list) else kind
     if not isinstance(name, str) or name not in ACTIVATIONS:
         supported = ", ".join(map(repr, ACTIVATIONS))
-        raise ConfigError(f"operative_config.gin: activation {shown(name)} is not implemented; supported: {supported}.")
+        raise ConfigError(f"activation = {shown(name)} is not implemented; supported: {supported}.")
     fields["hidden_act"] = ACTIVATIONS[name]
     tied = raw.get("decoder/Unitransformer.shared_embedding_and_softmax_weights", False)
     fields["tie_word_embeddings"] = fields["scale_logits"] = tied
@@ -160,7 +158,7 @@ def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mappin
     if "shared/embedding" in tensors:
         fields["vocab_size"] = tensors["shared/embedding"][0]
     else:
-        raise ConfigError("operative_config.gin does not say vocab_size: give the checkpoint too, or vocab_size=.")
+        raise ConfigError("the gin file does not say vocab_size: give the checkpoint too, or vocab_size=.")
 
 
 GIN_DIALECT = Dialect(
