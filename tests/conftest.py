@@ -6,7 +6,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
 # Two logical devices, before anything is placed: the tests under MirroredStrategy need them.
 tf.config.set_logical_device_configuration(

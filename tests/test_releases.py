@@ -132,7 +132,7 @@ def _exists(transformer, row):
 
 def test_key_biases_come_from_tensors_named_so(loaded):
     """The one kind of variable that no output can see must be right by its name."""
-    release, model = loaded
+    _, model = loaded
     rows = model.transformer.release.naming.rows
     for row in rows:
         if len(row.ours) == 1 and row.ours[0].endswith("/key/bias"):
@@ -157,9 +157,7 @@ def test_a_saved_checkpoint_has_the_same_tensors_byte_for_byte(loaded, dtype, tm
     first = tfloader.load(tensors, config=config, dtype=dtype, **release.options)
     tfloader.save(first, tmp_path, format=own.writes)
     written = open_checkpoint(tmp_path)
-    kept = {
-        own.naming.canonical(name): array for name, array in tensors.items() if not own.naming.is_ignorable(name)
-    }
+    kept = {own.naming.canonical(name): array for name, array in tensors.items() if not own.naming.is_ignorable(name)}
     found = {own.naming.canonical(name): written.read(name) for name in written}
     repeated = {copy.theirs for copy in own.naming.duplicates}
     assert set(found) - repeated == set(kept) - repeated

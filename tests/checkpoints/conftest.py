@@ -28,9 +28,7 @@ class Craft:
         ]
 
     @staticmethod
-    def safetensors(
-        path: Path, header: dict | str | bytes, data: bytes = b"", length: int | None = None
-    ) -> Path:
+    def safetensors(path: Path, header: dict | str | bytes, data: bytes = b"", length: int | None = None) -> Path:
         """A file with exactly this header, valid or not."""
         if isinstance(header, dict):
             header = json.dumps(header)
@@ -43,8 +41,7 @@ class Craft:
     def good(path: Path, names: str = "a") -> Path:
         """A valid safetensors file with one float32 vector of two for each letter of `names`."""
         header = {
-            name: {"dtype": "F32", "shape": [2], "data_offsets": [8 * i, 8 * i + 8]}
-            for i, name in enumerate(names)
+            name: {"dtype": "F32", "shape": [2], "data_offsets": [8 * i, 8 * i + 8]} for i, name in enumerate(names)
         }
         return Craft.safetensors(path, header, np.arange(2 * len(names), dtype=np.float32).tobytes())
 
@@ -60,11 +57,7 @@ class Craft:
         """A checkpoint that TensorFlow itself writes."""
         import tensorflow as tf
 
-        arrays = (
-            {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b/c": np.int64(7)}
-            if arrays is None
-            else arrays
-        )
+        arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b/c": np.int64(7)} if arrays is None else arrays
         tf.raw_ops.SaveV2(
             prefix=str(prefix),
             tensor_names=list(arrays),
@@ -106,9 +99,7 @@ class Craft:
         return b"".join(map(Craft.sealed, blocks)) + index[-48:]
 
     @staticmethod
-    def entry(
-        dtype: int, shape: tuple, offset: int = 0, nbytes: int = 0, shard: int = 0, more: bytes = b""
-    ) -> bytes:
+    def entry(dtype: int, shape: tuple, offset: int = 0, nbytes: int = 0, shard: int = 0, more: bytes = b"") -> bytes:
         """A BundleEntryProto."""
         dims = b"".join(field(2, field(1, dim)) for dim in shape)
         return field(1, dtype) + field(2, dims) + field(3, shard) + field(4, offset) + field(5, nbytes) + more

@@ -316,9 +316,7 @@ FAULTS = {
         ["compressed block is damaged"],
     ),
     "a TF block outside of the file": (
-        lambda c, f: tf_files(
-            c, f / "m", c.table([(b"", b"")])[:-48] + b"\0\0\xff\x7f\x08".ljust(40, b"\0") + MAGIC
-        ),
+        lambda c, f: tf_files(c, f / "m", c.table([(b"", b"")])[:-48] + b"\0\0\xff\x7f\x08".ljust(40, b"\0") + MAGIC),
         ["outside of the file"],
     ),
     "TF blocks that are read twice": (
@@ -463,9 +461,7 @@ FAULTS = {
         ["larger than any memory"],
     ),
     "100 dimensions": (
-        lambda c, f: c.safetensors(
-            f / "x.safetensors", header_of(shape=[1] * 100, data_offsets=[0, 4]), b"\0" * 4
-        ),
+        lambda c, f: c.safetensors(f / "x.safetensors", header_of(shape=[1] * 100, data_offsets=[0, 4]), b"\0" * 4),
         ["100 dimensions"],
     ),
     "a negative size": (

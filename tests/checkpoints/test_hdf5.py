@@ -59,9 +59,7 @@ def test_chunks_and_compression(tmp_path, options):
 
 def test_names_are_full_paths(tmp_path):
     """As Keras and transformers write them, with group attributes that say nothing here."""
-    path = write(
-        tmp_path / "tf_model.h5", **{"bert/bert/pooler/kernel:0": {"data": np.ones(2)}, "b": {"data": [1]}}
-    )
+    path = write(tmp_path / "tf_model.h5", **{"bert/bert/pooler/kernel:0": {"data": np.ones(2)}, "b": {"data": [1]}})
     with h5py.File(path, "a") as file:
         file.attrs["layer_names"] = [b"bert"]
         file.create_group("dropout")

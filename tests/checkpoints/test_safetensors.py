@@ -43,16 +43,12 @@ def same(checkpoint, arrays: dict) -> None:
 
 @st.composite
 def tensors(draw, max_side: int = 3):
-    names = st.text(
-        st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12
-    )
+    names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
     arrays = {}
     for name in draw(st.lists(names, min_size=1, max_size=5, unique=True)):
         dtype = DTYPES[draw(st.sampled_from(sorted(DTYPES)))]
         shape = tuple(draw(st.lists(st.integers(0, max_side), max_size=4)))
-        raw = np.random.default_rng(len(arrays)).integers(
-            0, 2 if dtype.name == "bool" else 256, 8 * 3**4, np.uint8
-        )
+        raw = np.random.default_rng(len(arrays)).integers(0, 2 if dtype.name == "bool" else 256, 8 * 3**4, np.uint8)
         size = int(np.prod(shape, dtype=int))
         arrays[name] = raw[: size * dtype.itemsize].view(dtype).reshape(shape)
     arrays.pop("__metadata__", None)
@@ -73,9 +69,7 @@ def test_round_trip(craft, arrays, shard):
             read = {}
             for path in paths:
                 read |= load_file(path) if path.endswith(".safetensors") else {}
-            assert {name: bits(array) for name, array in read.items()} == {
-                n: bits(a) for n, a in arrays.items()
-            }
+            assert {name: bits(array) for name, array in read.items()} == {n: bits(a) for n, a in arrays.items()}
 
 
 def test_memory_round_trip_and_big_endian(craft, tmp_path):
@@ -219,9 +213,7 @@ def test_a_failure_leaves_the_old_files(craft, tmp_path, kind, shard):
     arrays = {n: np.ones(2, F32) for n in "ab"}
     write_safetensors(tmp_path, craft.items(arrays), max_shard_bytes=shard)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(
-        RuntimeError if kind == "crash" else CheckpointError, match=r"broke|'b' was announced"
-    ):
+    with pytest.raises(RuntimeError if kind == "crash" else CheckpointError, match=r"broke|'b' was announced"):
         write_safetensors(tmp_path, broken(kind, craft), max_shard_bytes=shard)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -236,9 +228,7 @@ def test_a_kill_in_mid_write_leaves_the_old_file(craft, tmp_path):
         " ('b', spec, lambda: os.kill(os.getpid(), 9))])"
     )
     root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], env={**os.environ, "PYTHONPATH": root}
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env={**os.environ, "PYTHONPATH": root})
     assert done.returncode == -9
     same(open_checkpoint(tmp_path), arrays)
 

@@ -86,9 +86,7 @@ def test_variables_in_pieces(tmp_path, rows, columns):
 
 
 def test_strings_and_complex_numbers_are_left_out(craft, tmp_path):
-    prefix = craft.tensorflow(
-        tmp_path / "m", {"s": np.array([b"x"]), "c": np.ones(1, complex), "a": np.ones(1)}
-    )
+    prefix = craft.tensorflow(tmp_path / "m", {"s": np.array([b"x"]), "c": np.ones(1, complex), "a": np.ones(1)})
     checkpoint = open_checkpoint(prefix)
     assert list(checkpoint) == ["a"]
     assert {name: reason.split(",")[0] for name, reason in checkpoint.skipped.items()} == {
@@ -223,9 +221,7 @@ def test_an_index_in_snappy(craft, tmp_path):
     index = Path(f"{prefix}.index").read_bytes()
 
     def literal(body: bytes) -> bytes:  # all of it as one Snappy literal with a length of two bytes
-        return (
-            bytes([len(body) & 127 | 128, len(body) >> 7, 61 << 2]) + struct.pack("<H", len(body) - 1) + body
-        )
+        return bytes([len(body) & 127 | 128, len(body) >> 7, 61 << 2]) + struct.pack("<H", len(body) - 1) + body
 
     packed = craft.table(list(read_table(index)), 1, literal)
     assert packed != index
@@ -373,9 +369,7 @@ def test_a_new_save_replaces_the_old_one(craft, tmp_path, monkeypatch):
 def test_saving_over_the_checkpoint_being_read(craft, tmp_path):
     prefix = craft.tensorflow(tmp_path / "m")
     old = open_checkpoint(prefix)
-    write_tensorflow(
-        prefix, [(name, spec, lambda name=name: old.read(name) * 2) for name, spec in old.items()]
-    )
+    write_tensorflow(prefix, [(name, spec, lambda name=name: old.read(name) * 2) for name, spec in old.items()])
     assert open_checkpoint(prefix).read("b/c") == 14
 
 

@@ -133,8 +133,9 @@ def test_token_zero_is_a_real_token_for_gpt2_but_not_under_bert4keras_compat():
     release = case("hf_gpt2")
     tokens = np.array([[7, 0, 9]])
     assert relative_error(release_logits(release, tokens), release_logits(release, tokens)) == 0
-    changed = relative_error(release_logits(release, tokens, compat="bert4keras", hidden_act="gelu_tanh"),
-                             release_logits(release, tokens))
+    changed = relative_error(
+        release_logits(release, tokens, compat="bert4keras", hidden_act="gelu_tanh"), release_logits(release, tokens)
+    )
     assert changed > 1e-3
 
 

@@ -45,7 +45,10 @@ RELEASE = dataclasses.replace(
     naming=dataclasses.replace(
         google_bert.NAMING,
         rows=(
-            *(dataclasses.replace(item, theirs=item.theirs.replace("bert/", "gained/")) for item in google_bert.NAMING.rows),
+            *(
+                dataclasses.replace(item, theirs=item.theirs.replace("bert/", "gained/"))
+                for item in google_bert.NAMING.rows
+            ),
             row("Transformer-{layer}-FeedForward-Gain/gain", "gained/encoder/layer_{layer}/gain"),
         ),
     ),

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from tests.tokenizers.tokenizer_data import DATA
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.tokenizers.tokenizer_data import ggml, golden
 
+from tests.tokenizers.tokenizer_data import ggml, golden
 from tfloader.errors import TokenizerError
 from tfloader.tokenizers import BytePairTokenizer
 
@@ -85,9 +85,7 @@ def test_padding_is_told_by_the_mask_only(gpt2):
 
 
 def test_roberta_puts_its_tokens_around(tiny, data):
-    vocab = dict(tiny._vocab) | {
-        token: len(tiny._vocab) + i for i, token in enumerate(["<s>", "</s>", "<pad>"])
-    }
+    vocab = dict(tiny._vocab) | {token: len(tiny._vocab) + i for i, token in enumerate(["<s>", "</s>", "<pad>"])}
     roberta = BytePairTokenizer(vocab, tiny._merges, "<s>", "</s>", tokens={"pad": "<pad>", "eos": "</s>"})
     start, end, pad = (vocab[token] for token in ("<s>", "</s>", "<pad>"))
     batch = roberta(["!", "!!"], ['"', '"'])

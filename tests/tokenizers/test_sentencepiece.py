@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.tokenizers.tokenizer_data import golden
 
+from tests.tokenizers.tokenizer_data import golden
 from tfloader.errors import TokenizerError
 from tfloader.tokenizers import JsonTokenizer, SpTokenizer, load_tokenizer
 
@@ -138,7 +138,5 @@ def test_damaged_models_are_refused(data, tmp_path):
     }.items():
         path = tmp_path / f"{name}.model"
         path.write_bytes(content)
-        with pytest.raises(
-            TokenizerError, match=f"{name}.model: (not a SentencePiece model|the file is empty)"
-        ):
+        with pytest.raises(TokenizerError, match=f"{name}.model: (not a SentencePiece model|the file is empty)"):
             SpTokenizer(path)

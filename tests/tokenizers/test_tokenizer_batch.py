@@ -41,9 +41,7 @@ def test_rows_equal_single_encodings(tokenizers, kind, texts, length, pairs):
     for i, (ids, segments) in enumerate(expected):
         assert batch.input_ids[i, : len(ids)].tolist() == ids
         assert batch.segment_ids[i].tolist() == segments + [0] * (batch.input_ids.shape[1] - len(ids))
-        assert batch.attention_mask[i].tolist() == [
-            int(j < len(ids)) for j in range(batch.input_ids.shape[1])
-        ]
+        assert batch.attention_mask[i].tolist() == [int(j < len(ids)) for j in range(batch.input_ids.shape[1])]
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 60))

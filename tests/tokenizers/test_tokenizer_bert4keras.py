@@ -6,8 +6,8 @@ import hashlib
 import json
 
 import pytest
-from tests.tokenizers.tokenizer_data import golden
 
+from tests.tokenizers.tokenizer_data import golden
 from tfloader.errors import TokenizerError
 from tfloader.tokenizers import SpTokenizer, Tokenizer, load_vocab
 

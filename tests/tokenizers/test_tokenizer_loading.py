@@ -121,9 +121,7 @@ def test_every_wordpiece_option_of_the_config_is_honoured(tmp_path):
         "added_tokens_decoder": {"0": {"content": "[A]", "special": True}},
     }
     tokenizer = load_tokenizer(
-        _folder(
-            tmp_path, {"vocab.txt": "[A]\n[B]\n[C]\n[D]\n[E]\né\n天天\n", "tokenizer_config.json": config}
-        )
+        _folder(tmp_path, {"vocab.txt": "[A]\n[B]\n[C]\n[D]\n[E]\né\n天天\n", "tokenizer_config.json": config})
     )
     assert tokenizer.tokenize("É [E] 天天 abcd") == ["[A]", "é", "[E]", "天天", "abcd", "[B]"]
     assert tokenizer(["é", ""]).input_ids.tolist() == [[0, 5, 1], [3, 0, 1]]
@@ -187,9 +185,7 @@ def test_tokenizer_json_equals_wordpiece(data):
 
 def test_settings_of_tokenizer_json_do_not_cut_or_pad(tmp_path, data):
     content = json.loads((data / "tiny_bert_random" / "tokenizer.json").read_text())
-    plain = JsonTokenizer(_folder(tmp_path, {"tokenizer.json": content}) / "tokenizer.json").encode(
-        "a b c d e"
-    )
+    plain = JsonTokenizer(_folder(tmp_path, {"tokenizer.json": content}) / "tokenizer.json").encode("a b c d e")
     content["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
     content["padding"] = {
         "strategy": {"Fixed": 9},
@@ -346,11 +342,7 @@ def test_missing_paths_are_named(tmp_path, path):
 
 
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-2, 300)
-    | st.text(max_size=5)
-    | st.sampled_from(["[CLS]", "right"]),
+    st.none() | st.booleans() | st.integers(-2, 300) | st.text(max_size=5) | st.sampled_from(["[CLS]", "right"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=5,
 )

@@ -74,11 +74,7 @@ def test_missing_and_oversized_files_are_refused(tmp_path, monkeypatch):
         load_vocab(tmp_path / "big.txt")
 
 
-@given(
-    st.lists(
-        st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), min_size=1), min_size=1, unique=True
-    )
-)
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), min_size=1), min_size=1, unique=True))
 @settings(deadline=None)
 def test_saved_vocabularies_load_equal(tmp_path_factory, tokens):
     path = tmp_path_factory.mktemp("vocab") / "v.txt"

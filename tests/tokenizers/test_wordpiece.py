@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 
-from tests.tokenizers import google_reference as reference
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.tokenizers.tokenizer_data import ggml, golden
 
+from tests.tokenizers import google_reference as reference
+from tests.tokenizers.tokenizer_data import ggml, golden
 from tfloader.errors import TokenizerError
 from tfloader.tokenizers import Tokenizer, load_vocab
 
@@ -156,9 +156,7 @@ def test_words_of_pre_tokenize_stay_whole(vocab):
     assert tokenizer(["今天天气好"]).input_ids.tolist() == [tokenizer.encode("今天天气好")[0]]
 
 
-@pytest.mark.parametrize(
-    ("text", "ids"), ggml("ggml-vocab-bert-bge.gguf"), ids=lambda value: ascii(value)[:20]
-)
+@pytest.mark.parametrize(("text", "ids"), ggml("ggml-vocab-bert-bge.gguf"), ids=lambda value: ascii(value)[:20])
 def test_llama_cpp_goldens(data, text, ids):
     tokenizer = Tokenizer(data / "bert-base-uncased.txt", True, None, None)
     assert tokenizer.encode(text)[0] == ids
@@ -168,9 +166,7 @@ def test_google_goldens(data):
     tokenizer = Tokenizer(data / "bert_google" / "vocab.txt", True, None, None)
     for case in golden("bert_google/tokenizer_goldens.json"):
         assert tokenizer.encode(case["text"])[0] == case["ids"]
-        unknown = [
-            token if token in tokenizer._vocab else "[UNK]" for token in tokenizer.tokenize(case["text"])
-        ]
+        unknown = [token if token in tokenizer._vocab else "[UNK]" for token in tokenizer.tokenize(case["text"])]
         assert unknown == case["tokens"]
 
 

@@ -126,9 +126,7 @@ def _open_folder(folder: str) -> Checkpoint:
         return ShardedCheckpoint(os.path.join(folder, "pytorch_model.bin.index.json"), TorchCheckpoint)
     if "pytorch_model.bin" in names:
         return TorchCheckpoint(os.path.join(folder, "pytorch_model.bin"))
-    raise CheckpointError(
-        f"{folder}: no checkpoint in this folder. It {_contents(folder)}\nAccepted are: {_ACCEPTED}."
-    )
+    raise CheckpointError(f"{folder}: no checkpoint in this folder. It {_contents(folder)}\nAccepted are: {_ACCEPTED}.")
 
 
 def _prefix_of_state(path: str) -> str:

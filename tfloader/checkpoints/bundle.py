@@ -188,9 +188,7 @@ def _entry(name: str, data: bytes, shards: int) -> Entry:
             dims += _message(dim, numbers=(1,)).get(1, [0])
     pieces = []
     for piece in fields.get(7, ()):
-        extents = [
-            _message(extent, numbers=(1, 2)) for extent in _message(piece, (), messages=(1,)).get(1, ())
-        ]
+        extents = [_message(extent, numbers=(1, 2)) for extent in _message(piece, (), messages=(1,)).get(1, ())]
         pieces.append(tuple((extent.get(1, [0])[0], extent.get(2, [-1])[0]) for extent in extents))
     dtype, shard, offset, nbytes = (fields.get(number, [0])[0] for number in (1, 3, 4, 5))
     if shard >= shards:

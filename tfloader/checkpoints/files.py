@@ -128,6 +128,4 @@ def unreadable(path: str, error: OSError) -> CheckpointError:
         return CheckpointError(f"{path}: there is no such file. Check the path, or download it again.")
     if isinstance(error, PermissionError):
         return CheckpointError(f"{path}: no permission to read it. Change its mode or owner, or copy it.")
-    return CheckpointError(
-        f"{path}: reading failed: {error.strerror or error}. Check the disk, or copy it again."
-    )
+    return CheckpointError(f"{path}: reading failed: {error.strerror or error}. Check the disk, or copy it again.")

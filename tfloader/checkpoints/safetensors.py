@@ -62,9 +62,7 @@ class SafetensorsCheckpoint(Checkpoint):
             while left:
                 count = self._read_at(left, at)
                 if count == 0:
-                    raise CheckpointError(
-                        f"{self.path}: the file became shorter while it was open. Open it again."
-                    )
+                    raise CheckpointError(f"{self.path}: the file became shorter while it was open. Open it again.")
                 left, at = left[count:], at + count
         except (OSError, ValueError) as error:  # ValueError: closed by another thread
             raise CheckpointError(f"{self.path}: reading {show(name)} failed: {error}.") from error
@@ -109,14 +107,10 @@ def _validate(path: str) -> None:
         with safetensors.safe_open(path, framework="numpy"):
             pass
     except safetensors.SafetensorError as error:
-        raise CheckpointError(
-            f"{path}: not a valid safetensors file: {str(error)[:500]}. {_AGAIN}"
-        ) from error
+        raise CheckpointError(f"{path}: not a valid safetensors file: {str(error)[:500]}. {_AGAIN}") from error
 
 
-def _entries(
-    path: str, header: dict[str, Any], data_start: int
-) -> tuple[dict[str, TensorSpec], dict[str, int]]:
+def _entries(path: str, header: dict[str, Any], data_start: int) -> tuple[dict[str, TensorSpec], dict[str, int]]:
     """The specs and the file offset of each tensor, from a header that the library accepted."""
     specs, starts, problems = {}, {}, []
     for name, entry in header.items():

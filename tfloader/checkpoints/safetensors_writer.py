@@ -54,9 +54,7 @@ def write_safetensors(
     items = checked_items(folder, tensors)
     for name, _, _ in items:
         if name == "__metadata__":
-            raise CheckpointError(
-                f"{folder}: no tensor can be called __metadata__ in a safetensors file. Rename it."
-            )
+            raise CheckpointError(f"{folder}: no tensor can be called __metadata__ in a safetensors file. Rename it.")
 
     shards = _split(items, max_shard_bytes)
     total = sum(spec.nbytes for _, spec, _ in items)
@@ -72,9 +70,7 @@ def write_safetensors(
             _write_file(os.path.join(stage, name), shard, metadata)
         if len(shards) > 1:
             weight_map = {item[0]: name for name, shard in zip(names, shards, strict=True) for item in shard}
-            text = json.dumps(
-                {"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True
-            )
+            text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True)
             with open(os.path.join(stage, index), "w", encoding="utf-8") as file:
                 file.write(text + "\n")
                 sync(file)
@@ -127,9 +123,7 @@ def _write_file(path: str, items: list[Item], metadata: Mapping[str, str]) -> No
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_JSON_BYTES:
-        raise CheckpointError(
-            f"{path}: the header would have {len(text)} bytes, more than the format allows."
-        )
+        raise CheckpointError(f"{path}: the header would have {len(text)} bytes, more than the format allows.")
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for item in items:

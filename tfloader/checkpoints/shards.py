@@ -87,15 +87,9 @@ def _read_index(path: str) -> dict[str, str]:
             f'{path}: expected an object with "weight_map", which maps tensor names to shard files, but '
             f"found the keys {', '.join(map(show, list(index)[:10])) or '(none)'}. Download it again."
         )
-    bad = [
-        f"{show(name)}: {show(str(shard))}"
-        for name, shard in weight_map.items()
-        if not isinstance(shard, str)
-    ]
+    bad = [f"{show(name)}: {show(str(shard))}" for name, shard in weight_map.items() if not isinstance(shard, str)]
     bad += [
-        f"{show(shard)}"
-        for shard in {s: None for s in weight_map.values() if isinstance(s, str)}
-        if not _plain(shard)
+        f"{show(shard)}" for shard in {s: None for s in weight_map.values() if isinstance(s, str)} if not _plain(shard)
     ]
     if bad:
         raise CheckpointError(
@@ -121,9 +115,7 @@ def shard_path(index: str, shard: str) -> str:
     if path.is_symlink():
         real, real_folder = path.resolve(), folder.resolve()
         allowed = [real_folder]
-        allowed += [
-            up.parent / "blobs" for up in (real_folder, *real_folder.parents) if up.name == "snapshots"
-        ]
+        allowed += [up.parent / "blobs" for up in (real_folder, *real_folder.parents) if up.name == "snapshots"]
         if not any(real.is_relative_to(place) for place in allowed):
             raise CheckpointError(
                 f"{path}: a symbolic link to {real}, which is outside of the checkpoint's folder. "

@@ -86,9 +86,7 @@ class TensorflowCheckpoint(Checkpoint):
         reason = re.sub(r"^\{\{.*?\}\} |\s*\[Op:\w+\].*", "", reason)  # which node of a graph of ours it was
         if "checksum" in reason.lower():
             reason = "the data's checksum does not match, so the file is damaged"
-        return CheckpointError(
-            f"{self.path}: reading {show(name)} failed: {reason[:500]}. Download it again."
-        )
+        return CheckpointError(f"{self.path}: reading {show(name)} failed: {reason[:500]}. Download it again.")
 
     def _stat(self) -> list[tuple[int, int, int]] | None:
         try:
@@ -132,13 +130,9 @@ def _specs(path: str, bundle: Bundle) -> tuple[dict[str, TensorSpec], dict[str, 
     for piece in bundle.pieces.values():
         dtype = _NAMES.get(piece.dtype)
         if dtype and piece.nbytes != math.prod(piece.shape) * DTYPES[dtype].itemsize:
-            problems.append(
-                f"a piece of a variable: {dtype} {piece.shape}, but {piece.nbytes} bytes are stored"
-            )
+            problems.append(f"a piece of a variable: {dtype} {piece.shape}, but {piece.nbytes} bytes are stored")
     if problems:
-        raise CheckpointError(
-            f"{path}: its entries contradict themselves. Download it again:\n{listing(problems)}"
-        )
+        raise CheckpointError(f"{path}: its entries contradict themselves. Download it again:\n{listing(problems)}")
     return specs, skipped
 
 

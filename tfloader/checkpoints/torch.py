@@ -94,9 +94,7 @@ def _check_zip(path: str) -> None:
         )
 
 
-def _tensors(
-    path: str, content: Any
-) -> tuple[dict[str, torch.Tensor], dict[str, TensorSpec], dict[str, str]]:
+def _tensors(path: str, content: Any) -> tuple[dict[str, torch.Tensor], dict[str, TensorSpec], dict[str, str]]:
     import torch
 
     if not isinstance(content, dict):

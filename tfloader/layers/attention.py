@@ -48,7 +48,9 @@ class AttentionMask(keras.layers.Layer):
             allowed = ops.logical_and(allowed, real)
         if allowed is None:
             return ops.zeros((1, 1, 1, 1), self.compute_dtype)
-        return ops.where(allowed, ops.cast(0.0, self.compute_dtype), ops.cast(hidden(self.compute_dtype), self.compute_dtype))
+        return ops.where(
+            allowed, ops.cast(0.0, self.compute_dtype), ops.cast(hidden(self.compute_dtype), self.compute_dtype)
+        )
 
     def compute_mask(self, inputs, mask=None):
         return None

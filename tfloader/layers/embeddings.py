@@ -95,7 +95,13 @@ class RelativePositionBias(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_heads, num_buckets=32, max_distance=128, bidirectional=True, embeddings_initializer="uniform", **kwargs
+        self,
+        num_heads,
+        num_buckets=32,
+        max_distance=128,
+        bidirectional=True,
+        embeddings_initializer="uniform",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.num_heads = num_heads

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from tfloader import layers as tfl
-from tfloader.layers.activations import activation
 from tfloader.errors import ConfigError
+from tfloader.layers.activations import activation
 from tfloader.models.transformer import Transformer
 
 

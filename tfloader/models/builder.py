@@ -32,7 +32,11 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 # build_transformer_model gives what bert4keras gave: probabilities. `load` gives logits.
-BERT4KERAS_DEFAULTS = {"gpt2": {"final_activation": "softmax"}, "gpt2_ml": {"final_activation": "softmax"}, "t5": {"with_lm": True}}
+BERT4KERAS_DEFAULTS = {
+    "gpt2": {"final_activation": "softmax"},
+    "gpt2_ml": {"final_activation": "softmax"},
+    "t5": {"with_lm": True},
+}
 LOGITS = {"bert": {"with_mlm": "linear"}}
 
 
@@ -182,7 +186,9 @@ def release_to_write(transformer: Transformer, format: str) -> Release:
     found = [release for release in RELEASES if release.family == family and release.writes == format]
     if not found:
         formats = sorted({release.writes for release in RELEASES if release.family == family and release.writes})
-        raise ConfigError(f"{family!r} models cannot be written as {format!r}; there is {' and '.join(formats) or 'none'}.")
+        raise ConfigError(
+            f"{family!r} models cannot be written as {format!r}; there is {' and '.join(formats) or 'none'}."
+        )
     return transformer.release if transformer.release in found else found[0]
 
 

@@ -66,7 +66,9 @@ class T5(Transformer):
             self.model = self.encoder
         if self.part != "encoder":
             targets = self.input("Decoder-Input-Token")
-            alone = self.input("Input-Context", self.dtype_policy.compute_dtype, (self.sequence_length, self.config.hidden_size))
+            alone = self.input(
+                "Input-Context", self.dtype_policy.compute_dtype, (self.sequence_length, self.config.hidden_size)
+            )
             masked = self.padding_bias(mask[0], mask[0]) if mask else None
             self.decoder = self.make_model([alone, targets, *mask], self.decode(targets, alone, masked), name="decoder")
             self.model = self.decoder

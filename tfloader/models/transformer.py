@@ -14,7 +14,6 @@ from tfloader import layers as tfl
 from tfloader.config import APPLICATIONS, BERT4KERAS_NAMES, CONFIG_FIELDS, TransformerConfig
 from tfloader.errors import ConfigError, WeightsError, listing
 
-
 DTYPES = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "float64")
 
 
@@ -94,7 +93,9 @@ class Transformer:
             "hidden_units": layer_norm_cond_hidden_size,
             "hidden_activation": layer_norm_cond_hidden_act,
         }
-        self.additional_inputs = keras.tree.flatten(additional_input_layers) if additional_input_layers is not None else []
+        self.additional_inputs = (
+            keras.tree.flatten(additional_input_layers) if additional_input_layers is not None else []
+        )
         self.initializer = tfl.TruncatedNormal(stddev=config.initializer_range)
         self.left_out: set[str] = set()
         self.release: Any = None
@@ -160,7 +161,12 @@ class Transformer:
 
     def dense(self, name: str, units: int, activation: Any = None, **arguments: Any) -> keras.layers.Layer:
         return self.layer(
-            name, keras.layers.Dense, units=units, activation=activation, kernel_initializer=self.initializer, **arguments
+            name,
+            keras.layers.Dense,
+            units=units,
+            activation=activation,
+            kernel_initializer=self.initializer,
+            **arguments,
         )
 
     def dropout(self, name: str, x: Any, rate: float | None = None) -> Any:
@@ -301,7 +307,9 @@ def _checked_compound(item: Any, limit: int) -> tuple[list[int], list[float] | N
     if weights is not None:
         weights = list(weights) if isinstance(weights, Iterable) else []
         if len(weights) != len(ids) or not np.isfinite(weights).all() or not sum(weights):
-            raise ConfigError(f"compound_tokens: {item!r} needs one weight for each id, finite and with a sum that is not 0.")
+            raise ConfigError(
+                f"compound_tokens: {item!r} needs one weight for each id, finite and with a sum that is not 0."
+            )
     return [int(token) for token in ids], weights
 
 

@@ -21,8 +21,11 @@ NAMING = Naming(
         row("Embedding-Position/embeddings", "model/wpe"),
         row(f"{ATTENTION}-Norm/gamma", f"{BLOCK}/ln_1/g"),
         row(f"{ATTENTION}-Norm/beta", f"{BLOCK}/ln_1/b"),
-        row([f"{ATTENTION}/{name}/kernel" for name in ("query", "key", "value")], f"{BLOCK}/attn/c_attn/w",
-            LeadingOne(Split(3))),
+        row(
+            [f"{ATTENTION}/{name}/kernel" for name in ("query", "key", "value")],
+            f"{BLOCK}/attn/c_attn/w",
+            LeadingOne(Split(3)),
+        ),
         row([f"{ATTENTION}/{name}/bias" for name in ("query", "key", "value")], f"{BLOCK}/attn/c_attn/b", Split(3)),
         row(f"{ATTENTION}/output_dense/kernel", f"{BLOCK}/attn/c_proj/w", LeadingOne()),
         row(f"{ATTENTION}/output_dense/bias", f"{BLOCK}/attn/c_proj/b"),

@@ -48,9 +48,7 @@ class BaseTokenizer:
     padding_side = "right"
     truncation_side = "right"
 
-    def __init__(
-        self, special_tokens: Mapping[str, str], start: Sequence[str] = (), end: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, special_tokens: Mapping[str, str], start: Sequence[str] = (), end: Sequence[str] = ()) -> None:
         self.special_tokens = dict(special_tokens)
         self._start, self._end = list(start), list(end)
         self._between = self._end  # what stands between the two texts of a pair
@@ -72,9 +70,7 @@ class BaseTokenizer:
     def _name(self, index: int) -> str | None:
         raise NotImplementedError
 
-    def decode(
-        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
-    ) -> str:
+    def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids (or of `tokens`, when given)."""
         raise NotImplementedError
 
@@ -155,9 +151,7 @@ class BaseTokenizer:
         ends = {"right": -len(self._end) - 1, "left": len(self._start)}
         index = ends.get(truncate_from, truncate_from) if isinstance(truncate_from, str) else truncate_from
         if not isinstance(index, int) or isinstance(index, bool):
-            raise TokenizerError(
-                f"truncate_from: expected 'right', 'left' or an index; found {truncate_from!r}."
-            )
+            raise TokenizerError(f"truncate_from: expected 'right', 'left' or an index; found {truncate_from!r}.")
         start, end = self.tokens_to_ids(self._start), self.tokens_to_ids(self._end)
         kept = (len(start), len(end)) if isinstance(truncate_from, str) else (0, 0)
 
@@ -274,17 +268,12 @@ class BaseTokenizer:
         start, between, end = map(self.tokens_to_ids, around)
         first = self._checked(self._ids, texts)
         if pairs is None:
-            rows = [
-                ([*start, *row, *end], 0)
-                for row in self._fitted(first, len(start + end), max_length, truncation)
-            ]
+            rows = [([*start, *row, *end], 0) for row in self._fitted(first, len(start + end), max_length, truncation)]
             segment = 0
         else:
             pairs = [pairs] if isinstance(pairs, str) else list(pairs)
             if len(pairs) != len(texts):
-                raise TokenizerError(
-                    f"There are {len(texts)} texts but {len(pairs)} pairs; give one for each."
-                )
+                raise TokenizerError(f"There are {len(texts)} texts but {len(pairs)} pairs; give one for each.")
             second = self._checked(self._ids, pairs, "pairs")
             extra = len(start + between + end)
             rows = [
@@ -313,9 +302,7 @@ class BaseTokenizer:
                     "Raise max_length, shorten the text, or let truncation=True cut it."
                 )
             if extra > max_length:
-                raise TokenizerError(
-                    f"max_length={max_length} leaves no room: {extra} tokens stand around a text."
-                )
+                raise TokenizerError(f"max_length={max_length} leaves no room: {extra} tokens stand around a text.")
             kept = share(len(one), len(two), max_length - extra)
             if self.truncation_side == "right":
                 yield one[: kept[0]], two[: kept[1]]
@@ -330,9 +317,7 @@ class BaseTokenizer:
             for i, text in enumerate([texts] if isinstance(texts, str) else _listed(texts)):
                 where = f"{name}[{i}]"
                 if not isinstance(text, str):
-                    raise TokenizerError(
-                        f"{where}: expected a string, found {type(text).__name__}."
-                    ) from None
+                    raise TokenizerError(f"{where}: expected a string, found {type(text).__name__}.") from None
                 lone = next((j for j, c in enumerate(text) if 0xD800 <= ord(c) <= 0xDFFF), None)
                 if lone is not None:
                     raise TokenizerError(

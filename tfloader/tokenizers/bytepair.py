@@ -42,9 +42,7 @@ class BytePairTokenizer(BaseTokenizer):
     ) -> None:
         name = "vocab" if isinstance(vocab, Mapping) else os.fspath(vocab)
         self._vocab = dict(vocab) if isinstance(vocab, Mapping) else read_json(name, TokenizerError)
-        self._merges = (
-            _read_merges(os.fspath(merges)) if isinstance(merges, (str, os.PathLike)) else list(merges)
-        )
+        self._merges = _read_merges(os.fspath(merges)) if isinstance(merges, (str, os.PathLike)) else list(merges)
         self._tokens = _checked(self._vocab, name)
         if tokens is None:
             tokens = {role: END_OF_TEXT for role in ("bos", "eos") if END_OF_TEXT in self._vocab}
@@ -76,8 +74,7 @@ class BytePairTokenizer(BaseTokenizer):
             rust = tokenizers.Tokenizer(models.BPE(self._vocab, self._merges))
         except Exception as reason:
             raise TokenizerError(
-                f"{name}: vocabulary and merges do not fit together ({reason}). "
-                "Take both from the same checkpoint."
+                f"{name}: vocabulary and merges do not fit together ({reason}). Take both from the same checkpoint."
             ) from reason
         rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         rust.decoder = decoders.ByteLevel()
@@ -98,9 +95,7 @@ class BytePairTokenizer(BaseTokenizer):
         encoding = self._rust.encode(text, add_special_tokens=False)
         return encoding.tokens, encoding.ids, encoding.offsets
 
-    def decode(
-        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
-    ) -> str:
+    def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids, byte for byte; bytes that are no valid UTF-8 become U+FFFD."""
         tokens = self.ids_to_tokens(ids) if tokens is None else list(tokens)
         if skip_special_tokens:
@@ -137,12 +132,7 @@ def _checked(vocab: Mapping[str, int], name: str) -> dict[int, str]:
     tokens: dict[int, str] = {}
     problems = []
     for token, id in vocab.items():
-        if (
-            not isinstance(token, str)
-            or not isinstance(id, int)
-            or isinstance(id, bool)
-            or not 0 <= id < 2**31
-        ):
+        if not isinstance(token, str) or not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 2**31:
             problems.append(f"expected a token with an id from 0 on, found {token!r}: {id!r}")
         elif id in tokens:
             problems.append(f"{token!r} and {tokens[id]!r} have the same id {id}")

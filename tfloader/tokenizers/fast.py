@@ -57,12 +57,8 @@ class JsonTokenizer(BaseTokenizer):
         self.keeps_special_tokens = special_tokens
         self._rust.encode_special_tokens = not special_tokens
         if tokens is None:
-            declared = {
-                token.content for token in self._rust.get_added_tokens_decoder().values() if token.special
-            }
-            found = {
-                role: [name for name in names if name in declared] for role, names in USUAL_NAMES.items()
-            }
+            declared = {token.content for token in self._rust.get_added_tokens_decoder().values() if token.special}
+            found = {role: [name for name in names if name in declared] for role, names in USUAL_NAMES.items()}
             tokens = {role: names[0] for role, names in found.items() if names}
         missing = sorted(token for token in tokens.values() if self._rust.token_to_id(token) is None)
         if missing:
@@ -114,9 +110,7 @@ class JsonTokenizer(BaseTokenizer):
         encoding = self._rust.encode(text, add_special_tokens=False)
         return encoding.tokens, encoding.ids, encoding.offsets
 
-    def decode(
-        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
-    ) -> str:
+    def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids by the file's own decoder; ids outside its vocabulary decode to nothing."""
         ids = [int(id) for id in ids] if tokens is None else self.tokens_to_ids(tokens)
         known = [id for id in ids if self._name(id) is not None]

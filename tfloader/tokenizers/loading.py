@@ -92,9 +92,7 @@ def _place(path: str) -> tuple[str, str | None]:
     if not os.path.isdir(folder):
         raise TokenizerError(f"{path}: neither a folder nor a file in one. Check the path.")
     if not os.path.isfile(path) and not any(other.startswith(name + ".") for other in os.listdir(folder)):
-        raise TokenizerError(
-            f"{path}: no such file or checkpoint. Its folder holds: {_shown(os.listdir(folder))}."
-        )
+        raise TokenizerError(f"{path}: no such file or checkpoint. Its folder holds: {_shown(os.listdir(folder))}.")
     return folder, name
 
 
@@ -108,14 +106,9 @@ def _choose(folder: str, names: list[str], name: str | None, config: Settings) -
     present = kinds_of_tokenizer(names)
     if not present:
         raise TokenizerError(
-            f"{folder}: no tokenizer here. The folder holds: {_shown(names)}. Accepted are:\n"
-            f"{listing(ACCEPTED)}"
+            f"{folder}: no tokenizer here. The folder holds: {_shown(names)}. Accepted are:\n{listing(ACCEPTED)}"
         )
-    if (
-        class_name(config) in GENERIC_CLASSES - {None}
-        and WORD_MAXLEN not in config
-        and present[-1][0] is _json
-    ):
+    if class_name(config) in GENERIC_CLASSES - {None} and WORD_MAXLEN not in config and present[-1][0] is _json:
         return present[-1]  # such a class means tokenizer.json; only our own folders say everything otherwise
     named = [(kind, files) for kind, files in present if class_name(config) in CLASSES[kind]]
     usable = named or [(kind, files) for kind, files in present if kind is not _json] or present
@@ -159,11 +152,7 @@ def _asked(name: str, names: list[str]) -> tuple[Callable, list[str]] | None:
 
 def _shown(names: Collection[str]) -> str:
     names = sorted(names)
-    return (
-        ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        if names
-        else "nothing"
-    )
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") if names else "nothing"
 
 
 # The kinds
@@ -189,9 +178,7 @@ def _wordpiece(path: str, config: Settings, family: str | None) -> Tokenizer:
         token_mask=special(config, "mask", "[MASK]") or "[MASK]",
         word_maxlen=number(config, WORD_MAXLEN, 200),
         strip_accents=flag(config, "strip_accents", beside.get("strip_accents")),
-        tokenize_chinese_chars=flag(
-            config, "tokenize_chinese_chars", beside.get("handle_chinese_chars", True)
-        ),
+        tokenize_chinese_chars=flag(config, "tokenize_chinese_chars", beside.get("handle_chinese_chars", True)),
         special_tokens=not flag(config, "split_special_tokens", True),
     )
     for role in ("bos", "eos"):
@@ -220,9 +207,7 @@ def _bytepair(vocab: str, merges: str, config: Settings, family: str | None) -> 
     known = read_json(vocab, TokenizerError)
     roberta = family == "roberta" or class_name(config) == "RobertaTokenizer"
     tokens = ROBERTA_TOKENS if roberta else {"bos": END_OF_TEXT, "eos": END_OF_TEXT}
-    tokens = {
-        role: token for role, token in tokens.items() if token in known and f"{role}_token" not in config
-    }
+    tokens = {role: token for role, token in tokens.items() if token in known and f"{role}_token" not in config}
     tokens |= specials(config)
     return BytePairTokenizer(
         vocab,
@@ -253,13 +238,9 @@ def _sentencepiece(path: str, config: Settings, family: str | None) -> SpTokeniz
             )
     extra = number(config, "extra_ids", 0 if plain.holds_sentinels or ours else 100)
     whole = not flag(config, "split_special_tokens", True)
-    around = (
-        (config.get("token_start"), config.get("token_end")) if ours else (None, plain.special_tokens["eos"])
-    )
+    around = (config.get("token_start"), config.get("token_end")) if ours else (None, plain.special_tokens["eos"])
     if not all(token is None or isinstance(token, str) for token in around):
-        raise TokenizerError(
-            f"{path}: token_start and token_end must be strings or null, found {around!r:.80}."
-        )
+        raise TokenizerError(f"{path}: token_start and token_end must be strings or null, found {around!r:.80}.")
     return SpTokenizer(path, *around, extra_ids=extra, special_tokens=whole)
 
 

@@ -43,14 +43,8 @@ class SpTokenizer(BaseTokenizer):
         special_tokens: bool = False,
     ) -> None:
         path = os.fspath(sp_model_path)
-        if (
-            not isinstance(extra_ids, int)
-            or isinstance(extra_ids, bool)
-            or not 0 <= extra_ids <= MAX_EXTRA_IDS
-        ):
-            raise TokenizerError(
-                f"extra_ids: expected a number from 0 to {MAX_EXTRA_IDS}; found {extra_ids!r}."
-            )
+        if not isinstance(extra_ids, int) or isinstance(extra_ids, bool) or not 0 <= extra_ids <= MAX_EXTRA_IDS:
+            raise TokenizerError(f"extra_ids: expected a number from 0 to {MAX_EXTRA_IDS}; found {extra_ids!r}.")
         self._model = read_bytes(path, MAX_MODEL_BYTES)
         self._sp = _open(self._model, path)
         self._size, self.extra_ids = self._sp.GetPieceSize(), extra_ids
@@ -166,9 +160,7 @@ class SpTokenizer(BaseTokenizer):
 
     # Pieces to text
 
-    def decode(
-        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
-    ) -> str:
+    def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids.
 
         Unknown pieces read " ⁇ ". Special pieces and sentinels are left out, unless `skip_special_tokens` is

@@ -67,9 +67,7 @@ def check(config: Settings, file: str, honoured: Collection[str], classes: Colle
     problems = []
     for key, value in config.items():
         if key == "tokenizer_class" and class_name(config) not in {*classes, *GENERIC_CLASSES}:
-            problems.append(
-                f"tokenizer_class {value!r}: expected one of {', '.join(sorted(filter(None, classes)))}"
-            )
+            problems.append(f"tokenizer_class {value!r}: expected one of {', '.join(sorted(filter(None, classes)))}")
         elif key in honoured or key in COMMON or key in HARMLESS:
             continue
         elif key not in NEUTRAL:
@@ -143,7 +141,5 @@ def _typed(config: Settings, key: str, kind: type, default: Any) -> Any:
     if value is None:
         return default
     if not isinstance(value, kind):
-        raise TokenizerError(
-            f"tokenizer_config.json: {key} must be of the type {kind.__name__}, found {value!r:.80}."
-        )
+        raise TokenizerError(f"tokenizer_config.json: {key} must be of the type {kind.__name__}, found {value!r:.80}.")
     return value

@@ -27,9 +27,7 @@ def is_cjk(character: str) -> bool:
 
 def is_punctuation(character: str) -> bool:
     """Whether Google's BERT takes a character for punctuation: ASCII symbols and Unicode's P categories."""
-    ascii_symbol = (
-        character.isascii() and character.isprintable() and not character.isalnum() and character != " "
-    )
+    ascii_symbol = character.isascii() and character.isprintable() and not character.isalnum() and character != " "
     return ascii_symbol or unicodedata.category(character).startswith("P")
 
 
@@ -130,11 +128,7 @@ def _simplify(vocab: dict[str, int], first: Sequence[str], path: str) -> tuple[d
     if missing or len(set(first)) < len(first):
         found = f"not in the vocabulary: {missing}" if missing else f"a token twice: {list(first)}"
         raise TokenizerError(f"{path}: startswith names tokens that cannot come first; {found}.")
-    rest = [
-        token
-        for token in sorted(vocab, key=vocab.__getitem__)
-        if token not in set(first) and not _rare(token)
-    ]
+    rest = [token for token in sorted(vocab, key=vocab.__getitem__) if token not in set(first) and not _rare(token)]
     kept = [*first, *rest]
     return {token: i for i, token in enumerate(kept)}, [vocab[token] for token in kept]
 

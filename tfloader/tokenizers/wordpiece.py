@@ -72,11 +72,7 @@ class Tokenizer(BaseTokenizer):
             if roles[role] not in vocab and (roles[role] is not None or role == "unk"):
                 raise TokenizerError(
                     f"{argument}: {roles[role]!r} is not among the {len(vocab)} tokens of the vocabulary. "
-                    + (
-                        "Name its unknown token."
-                        if role == "unk"
-                        else f"Name another token, or {argument}=None."
-                    )
+                    + ("Name its unknown token." if role == "unk" else f"Name another token, or {argument}=None.")
                 )
         super().__init__(
             {role: token for role, token in roles.items() if token in vocab},
@@ -210,9 +206,7 @@ class Tokenizer(BaseTokenizer):
 
     # Tokens to text
 
-    def decode(
-        self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True
-    ) -> str:
+    def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns readable text of ids: pieces joined, spaces where English wants them and Chinese does not.
 
         Tokens in square brackets ("[SEP]", "[UNK]") are left out unless `skip_special_tokens` is False.
@@ -234,9 +228,7 @@ class Tokenizer(BaseTokenizer):
             )
         gaps = id_gaps(self._vocab.values())
         if gaps or len(self._tokens) < len(self._vocab):
-            raise TokenizerError(
-                f"The vocabulary has repeated ids or gaps (before {gaps[:5]}); no file can hold it."
-            )
+            raise TokenizerError(f"The vocabulary has repeated ids or gaps (before {gaps[:5]}); no file can hold it.")
         write_files(
             folder,
             {
@@ -281,12 +273,7 @@ class Tokenizer(BaseTokenizer):
 
 def _checked_vocab(vocab: dict[str, int]) -> dict[str, int]:
     for token, id in vocab.items():
-        if (
-            not isinstance(token, str)
-            or not isinstance(id, int)
-            or isinstance(id, bool)
-            or not 0 <= id < 2**31
-        ):
+        if not isinstance(token, str) or not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 2**31:
             raise TokenizerError(f"token_dict: expected strings with ids from 0 on; found {token!r}: {id!r}.")
     if not vocab:
         raise TokenizerError("token_dict: the vocabulary is empty.")
