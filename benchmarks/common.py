@@ -9,10 +9,20 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-PACKAGES = ("tfloader", "tensorflow", "tensorflow-cpu", "keras", "keras-hub", "torch", "transformers", "numpy", "safetensors")
+PACKAGES = (
+    "tfloader",
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "keras-hub",
+    "torch",
+    "transformers",
+    "numpy",
+    "safetensors",
+)
 
 
 def in_fresh_process(script: str, *arguments: str, python: str = sys.executable) -> dict[str, Any]:
@@ -33,7 +43,9 @@ def in_fresh_process(script: str, *arguments: str, python: str = sys.executable)
     return json.loads(lines[-1])
 
 
-def turn_about(script: str, jobs: dict[str, tuple[str, Sequence[str]]], repetitions: int) -> dict[str, dict[str, Any]]:
+def turn_about(
+    script: str, jobs: Mapping[Any, tuple[str, Sequence[str]]], repetitions: int
+) -> dict[Any, dict[str, Any]]:
     """Measures every job `repetitions` times, one after the other in each round, so that all meet the same machine.
 
     Args:
@@ -42,7 +54,7 @@ def turn_about(script: str, jobs: dict[str, tuple[str, Sequence[str]]], repetiti
     Returns:
         name -> the medians of the numbers that the job printed, or its first error.
     """
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    results: dict[Any, list[dict[str, Any]]] = {name: [] for name in jobs}
     for _ in range(repetitions):
         for name, (python, arguments) in jobs.items():
             if not (results[name] and "error" in results[name][-1]):
@@ -81,7 +93,9 @@ def versions() -> dict[str, str]:
 def machine() -> str:
     """Processor, cores, memory."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
-        model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine())
+        model = next(
+            (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine()
+        )
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return f"{model}, {os.cpu_count()} cores, {total / 1024**3:.0f} GiB, Linux {platform.release().split('-')[0]}"
 

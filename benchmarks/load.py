@@ -1,21 +1,22 @@
-"""How long does loading take, and how much memory, against what reading the file once and copying it once costs?
+"""How much time and memory does loading take, against reading the file once and copying it once?
 
     python benchmarks/load.py [--quick] [--keras-hub-python PATH]
 
-Writes checkpoints of random values to a temporary folder, measures every system in processes of its own that take
-turns, and prints tables in Markdown. Needs Linux, 40 GB of disk and 16 GB of memory (--quick: 3 GB of each).
+Writes checkpoints of random values to a temporary folder, measures every system in fresh processes that take turns,
+prints tables in Markdown, and removes the folder. Needs Linux, 6 GB of disk and 16 GB of memory (--quick: 2 and 4).
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
 import json
+import mmap
 import os
-import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from common import forget_peak_memory, in_fresh_process, machine, memory, table, turn_about, versions
@@ -25,6 +26,8 @@ TIME_GOAL = 1.5  # times reading the file once and copying it once
 MEMORY_GOAL = 300 * MB  # beyond the weights and the largest tensor
 IMPORT_GOAL, HELP_GOAL = 0.3, 0.5  # seconds
 BLOCK = 64 * 1024**2
+REPETITIONS = 3
+LAYERS = 48  # of GPT2_ML
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -148,6 +151,22 @@ def _norm(name: str, size: int) -> Shapes:
     return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
 
 
+@dataclass(frozen=True)
+class Case:
+    """What is loaded, by whom, in which dtypes."""
+
+    checkpoint: str
+    dtypes: Sequence[str] = ("float32", "bfloat16")
+    peers: Sequence[str] = ()
+
+
+CASES = (
+    Case("GPT2_ML, TensorFlow"),
+    Case("GPT2_ML, safetensors"),
+    Case("BERT-base, safetensors", ("float32",), ("transformers (torch)", "KerasHub")),
+    Case("GPT-2 124M, safetensors", ("float32",), ("transformers (torch)", "KerasHub")),
+)
+
 CHECKPOINTS: dict[str, Callable[[int], tuple[dict[str, Any], Shapes]]] = {
     "GPT2_ML, TensorFlow": lambda layers: gpt2_ml(layers, "layer{:02d}", "/"),
     "GPT2_ML, safetensors": lambda layers: gpt2_ml(layers, "layer.{}", "."),
@@ -183,26 +202,40 @@ def write(checkpoint: str, layers: int, folder: str) -> dict[str, Any]:
 # ---- the systems: each imports what it needs and gives the function whose time and memory are measured
 
 
-def read_and_copy(folder: str, dtype: str) -> Callable[[], Any]:
-    """What the time goal is measured by: no model at all.
+def read_and_copy(folder: str, allocate: Callable[[int], Any]) -> Callable[[], Any]:
+    """What the time goal is measured by, without any model.
 
-    Each 64 MB of the file(s) are read into fresh memory, and copied to their place in fresh memory of the whole size.
+    Each 64 MB of the files are read into fresh memory and copied to their place in fresh memory of the whole size.
     """
     import numpy as np
 
-    files = [path for path in sorted(glob.glob(os.path.join(folder, "*"))) if os.path.getsize(path) > 1e6]
+    files = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
 
     def run() -> Any:
-        whole = np.empty(sum(map(os.path.getsize, files)), np.uint8)
+        whole = allocate(sum(map(os.path.getsize, files)))
         at = 0
         for path in files:
             with open(path, "rb", buffering=0) as file:
-                while count := file.readinto(block := np.empty(BLOCK, np.uint8)):
+                while count := file.readinto(block := allocate(BLOCK)):
                     np.copyto(whole[at : at + count], block[:count])
                     at += count
         return whole
 
     return run
+
+
+def with_huge_pages(folder: str, dtype: str) -> Callable[[], Any]:
+    """numpy asks the system for huge pages."""
+    import numpy as np
+
+    return read_and_copy(folder, lambda size: np.empty(size, np.uint8))
+
+
+def with_small_pages(folder: str, dtype: str) -> Callable[[], Any]:
+    import numpy as np
+
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return read_and_copy(folder, lambda size: np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8))
 
 
 def tfloader(folder: str, dtype: str) -> Callable[[], Any]:
@@ -218,44 +251,132 @@ def transformers(folder: str, dtype: str) -> Callable[[], Any]:
     import torch
     from transformers import BertModel, GPT2LMHeadModel
 
-    with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-        kind = {"bert": BertModel, "gpt2": GPT2LMHeadModel}[json.load(file)["model_type"]]
+    kind = {"bert": BertModel, "gpt2": GPT2LMHeadModel}[_model_type(folder)]
     return lambda: kind.from_pretrained(folder, dtype=getattr(torch, dtype))
 
 
 def keras_hub(folder: str, dtype: str) -> Callable[[], Any]:
     from keras_hub.models import BertBackbone, GPT2Backbone
 
-    with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-        kind = {"bert": BertBackbone, "gpt2": GPT2Backbone}[json.load(file)["model_type"]]
+    kind = {"bert": BertBackbone, "gpt2": GPT2Backbone}[_model_type(folder)]
     return lambda: kind.from_preset(folder, dtype=dtype)
 
 
-def use_all(model: Any) -> None:
-    """Reads every weight once: a system may have put that off until the first use."""
-    for weight in model.parameters() if hasattr(model, "parameters") else getattr(model, "weights", ()):
-        if hasattr(weight, "detach"):
-            weight.detach().view(-1)[:: 1024].float().sum().item()
+def _model_type(folder: str) -> str:
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+        return json.load(file)["model_type"]
 
 
-SYSTEMS = {"read + copy": read_and_copy, "tfloader": tfloader, "transformers (torch)": transformers, "KerasHub": keras_hub}
+FLOORS = {"read + copy, huge pages": with_huge_pages, "read + copy, 4 kB pages": with_small_pages}
+SYSTEMS = {**FLOORS, "tfloader": tfloader, "transformers (torch)": transformers, "KerasHub": keras_hub}
 
 
-def measure(system: str, folder: str, dtype: str) -> dict[str, Any]:
+def measure(system: str, folder: str, dtype: str) -> dict[str, float]:
+    """Loads once. A torch model is also read once, a value a page: it may still lie in the file, mapped."""
     run = SYSTEMS[system](folder, dtype)
     forget_peak_memory()
     start = memory("VmRSS")
     began = time.perf_counter()
     model = run()
-    seconds = time.perf_counter() - began
-    use_all(model)
-    used = time.perf_counter() - began
-    return {"seconds": seconds, "used": used, "peak": memory("VmHWM") - start, "now": memory("VmRSS") - start}
+    if system == "transformers (torch)":
+        for weight in model.parameters():
+            weight.detach().flatten()[:: mmap.PAGESIZE // weight.itemsize].sum().item()
+    return {"seconds": time.perf_counter() - began, "peak": memory("VmHWM") - start}
+
+
+def measure_import() -> dict[str, float]:
+    began = time.perf_counter()
+    import tfloader  # noqa: F401
+
+    return {"seconds": time.perf_counter() - began}
+
+
+def measure_help() -> dict[str, float]:
+    import subprocess
+
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "tfloader", "--help"], check=True, stdout=subprocess.DEVNULL)
+    return {"seconds": time.perf_counter() - began}
+
+
+# ---- the report
+
+
+def report_case(case: Case, layers: int, repetitions: int, hub_python: str) -> str:
+    """Measures one checkpoint in all its dtypes and systems; gives a section of the report."""
+    with tempfile.TemporaryDirectory(prefix="tfloader-benchmark-") as folder:
+        sizes = in_fresh_process(__file__, "--write", case.checkpoint, str(layers), folder)
+        if "error" in sizes:
+            return f"### {case.checkpoint}\n\nnot written: {sizes['error']}"
+        jobs = {(system, ""): (sys.executable, ["--measure", system, folder, ""]) for system in FLOORS}
+        for dtype in case.dtypes:
+            for system in ("tfloader", *case.peers):
+                python = hub_python if system == "KerasHub" else sys.executable
+                jobs[system, dtype] = (python, ["--measure", system, folder, dtype])
+        in_fresh_process(
+            __file__, *jobs["read + copy, 4 kB pages", ""][1]
+        )  # the file is in the page cache from here on
+        results = turn_about(__file__, jobs, repetitions)
+    floor = min(results[system, ""]["seconds"] for system in FLOORS)
+    rows = []
+    for (system, dtype), result in results.items():
+        if "error" in result:
+            rows.append([system, dtype, f"missing: {result['error']}", "", "", "", ""])
+            continue
+        ratio, peak = result["seconds"] / floor, result["peak"]
+        row = [system, dtype, f"{result['seconds']:.2f}", f"{ratio:.2f}", f"{peak / MB:.0f}", "", ""]
+        if system not in FLOORS:
+            weights = sizes["weights"] * (2 if dtype == "bfloat16" else 4) // 4
+            limit = weights + sizes["largest"] + MEMORY_GOAL
+            row[5:] = [f"{limit / MB:.0f}", f"{_met(ratio <= TIME_GOAL)} / {_met(peak <= limit)}"]
+        rows.append(row)
+    header = ["system", "dtype", "s", "times read + copy", "peak MB", "limit MB", "time / memory goal met"]
+    title = f"{case.checkpoint} ({sizes['weights'] / 4e6:.0f}M parameters, {sizes['weights'] / 1e9:.2f} GB)"
+    return f"### {title}\n\n{table(header, rows)}"
+
+
+def report_start(repetitions: int) -> str:
+    jobs = {option: (sys.executable, [option]) for option in ("--measure-import", "--measure-help")}
+    results = turn_about(__file__, jobs, max(repetitions, 3))
+    rows = []
+    for name, option, goal in (
+        ("import tfloader", "--measure-import", IMPORT_GOAL),
+        ("tfloader --help, whole process", "--measure-help", HELP_GOAL),
+    ):
+        seconds = results[option]["seconds"]
+        rows.append([name, f"{seconds:.2f}", f"{goal}", _met(seconds <= goal)])
+    return f"### Start\n\n{table(['what', 's', 'goal', 'met'], rows)}"
+
+
+def _met(met: bool) -> str:
+    return "yes" if met else "NO"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="GPT2_ML with 4 blocks in place of 48, one repetition")
+    parser.add_argument("--keras-hub-python", default=sys.executable, help="interpreter that has KerasHub")
+    options = parser.parse_args()
+    layers, repetitions = (4, 1) if options.quick else (LAYERS, REPETITIONS)
+    found = {**in_fresh_process(__file__, "--versions", python=options.keras_hub_python), **versions()}
+    print(machine(), ", ".join(f"{name} {version}" for name, version in found.items()), sep="\n\n")
+    print(f"\nMedians of {repetitions}.\n", flush=True)
+    for case in CASES:
+        print(report_case(case, layers, repetitions, options.keras_hub_python), flush=True, end="\n\n")
+    print(report_start(repetitions))
 
 
 if __name__ == "__main__":
-    import sys
-    if sys.argv[1] == "--measure":
-        print(json.dumps(measure(*sys.argv[2:])))
-    elif sys.argv[1] == "--write":
-        print(json.dumps(write(sys.argv[2], int(sys.argv[3]), sys.argv[4])))
+    match sys.argv[1:]:
+        case ["--measure", system, folder, dtype]:
+            print(json.dumps(measure(system, folder, dtype)))
+        case ["--write", checkpoint, layers, folder]:
+            print(json.dumps(write(checkpoint, int(layers), folder)))
+        case ["--measure-import"]:
+            print(json.dumps(measure_import()))
+        case ["--measure-help"]:
+            print(json.dumps(measure_help()))
+        case ["--versions"]:
+            print(json.dumps(versions()))
+        case _:
+            main()

@@ -188,6 +188,8 @@ def test_info_says_why_there_is_no_tokenizer(copy, capsys):
 
 @pytest.mark.parametrize("name", [*NAMES, "hf_bert_h5", "hf_bert_bin_old", "hf_t5_v10", "mt5_mesh"])
 def test_sound_checkpoints_pass_every_check(name):
+    if name == "hf_bert_bin_old":
+        pytest.importorskip("torch", reason="pytorch_model.bin is read through torch, which is not installed")
     assert set(statuses(CHECKPOINTS / name).values()) <= {"ok", "skipped"}
     assert [check for check, status in statuses(CHECKPOINTS / name).items() if status == "skipped"] in (
         [],
@@ -458,7 +460,10 @@ def test_a_closed_pipe_ends_quietly():
 
 def test_tensorflow_stays_silent_and_the_users_log_level_stands(monkeypatch):
     done = python("-m", "tfloader", "verify", str(CHECKPOINTS / "gpt2_openai"))
-    assert (done.returncode, done.stderr) == (0, "")
+    # TensorFlow with GPU support says before any log level counts that there is no GPU.
+    unasked = ("cudart_stub.cc", "absl::InitializeLog", "cuda drivers")
+    said = [line for line in done.stderr.splitlines() if not any(mark in line for mark in unasked)]
+    assert (done.returncode, said) == (0, [])
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
     cli.main(["info", str(CHECKPOINTS / "hf_bert")])
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"

@@ -201,7 +201,7 @@ def test_every_error_and_command_is_documented():
     text = README.read_text("utf-8")
     errors = [name for name in tfloader.__all__ if name.endswith("Error")]
     assert not [name for name in errors if f"`{name}`" not in text and f"`tfloader.{name}`" not in text]
-    assert not [command.__name__ for command in cli.COMMANDS if f"`tfloader {command.__name__}`" not in text]
+    assert not [command.__name__ for command in cli.COMMANDS if f"`tfloader {command.__name__}" not in text]
 
 
 def test_layer_names_for_bert4keras_users_exist(reader):

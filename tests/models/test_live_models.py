@@ -291,3 +291,12 @@ def test_a_class_of_ones_own_builds_from_a_config_alone():
 
     model = tfloader.build_transformer_model(CHECKPOINTS / "bert_google" / "bert_config.json", model=Mine)
     assert isinstance(model.transformer, Mine)
+
+
+def test_a_model_with_bert4keras_numbers_is_saved_as_what_it_computes(tmp_path):
+    model = tfloader.load(case("bert_google").path, compat="bert4keras", with_mlm=True)
+    tfloader.save(model, tmp_path)
+    again = tfloader.load(tmp_path, with_mlm=True)
+    tokens = np.array([[101, 120, 102]])
+    np.testing.assert_array_equal(model([tokens, tokens * 0]), again([tokens, tokens * 0]))
+    assert again.transformer.config.hidden_act == "gelu"

@@ -45,6 +45,8 @@ class BERT(Transformer):
         shared_segment_embeddings: bool = False,
         **options,
     ):
+        if not shared_segment_embeddings:
+            config = config.replace(mask_zero_segments=False)  # concerns only these
         super().__init__(config, **options)
         self.with_nsp = with_nsp
         self.with_pool = with_pool or bool(with_nsp)
