@@ -300,3 +300,16 @@ def test_a_model_with_bert4keras_numbers_is_saved_as_what_it_computes(tmp_path):
     tokens = np.array([[101, 120, 102]])
     np.testing.assert_array_equal(model([tokens, tokens * 0]), again([tokens, tokens * 0]))
     assert again.transformer.config.hidden_act == "gelu"
+
+
+@pytest.mark.parametrize("name", ["bert_google", "hf_bert"])
+def test_a_vocabulary_cut_that_keeps_the_tables_size_is_still_applied(name):
+    """A permutation, and as many new tokens as were dropped: a shape check could not see either left out."""
+    release = case(name)
+    whole = np.asarray(tfloader.load(release.path).get_layer("Embedding-Token").embeddings)
+    order = np.random.default_rng(0).permutation(len(whole)).tolist()
+    cut = tfloader.load(release.path, keep_tokens=order)
+    np.testing.assert_array_equal(cut.get_layer("Embedding-Token").embeddings, whole[order])
+    cut = tfloader.load(release.path, keep_tokens=order[:-1], compound_tokens=[[0, 1]])
+    expected = np.concatenate([whole[order[:-1]], whole[order[:2]].mean(axis=0, keepdims=True)])
+    np.testing.assert_allclose(cut.get_layer("Embedding-Token").embeddings, expected, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
@@ -291,9 +292,16 @@ def _family_of_class(model: type[Transformer]) -> str:
 
 @contextmanager
 def _filled_later(transformer: Transformer):
-    """Within it, new kernels are not initialised: the load that follows assigns every one, or fails."""
+    """Within it, new kernels are not initialised: the load that follows assigns every one, or fails.
+
+    The garbage collector rests too: it would search the growing graph again and again, a tenth of a small load.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
     transformer.initializer.filled_later = True
     try:
         yield
     finally:
         transformer.initializer.filled_later = False
+        if collecting:
+            gc.enable()
