@@ -83,7 +83,9 @@ def test_each_row_of_a_ragged_batch_continues_as_alone_and_as_without_a_cache(na
         shifted = logits - logits.max(-1, keepdims=True)
         exact = shifted.max(-1) - np.log(np.exp(shifted).sum(-1))
         np.testing.assert_allclose(scores, exact, atol=1e-5)
-        assert made.generate_ids([prompt], max_new_tokens=12, eos_token_id=None).sequences == [ids]
+        alone = made.generate_ids([prompt], max_new_tokens=12, eos_token_id=None)
+        assert alone.sequences == [ids]
+        np.testing.assert_allclose(alone.scores, [exact.sum()], atol=1e-4)
 
 
 def test_a_text_longer_than_the_buffer_of_recent_keys_continues_as_without_a_cache(monkeypatch):

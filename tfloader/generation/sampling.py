@@ -65,9 +65,8 @@ class OneToken:
         chosen = tf.where(done, self.pad_token_id, chosen)
         state = dict(state)
         state["fault"] = fault(state["logits"], logits, ~done)
-        if self.options.return_scores:
-            scores = tf.gather(tf.nn.log_softmax(state["logits"]), chosen, axis=1, batch_dims=1)
-            state["token_scores"] = put(state["token_scores"], scores, used)
+        scores = tf.gather(tf.nn.log_softmax(state["logits"]), chosen, axis=1, batch_dims=1)
+        state["token_scores"] = put(state["token_scores"], scores, used)
         state["tokens"] = put(state["tokens"], chosen, used)
         state["real"] = put(state["real"], ~done, used)
         state["done"] = done | is_one_of(chosen, numbers["eos_token_id"])

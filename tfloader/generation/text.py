@@ -73,9 +73,8 @@ class TextGenerator:
         if settings.stop_strings:
             ends = [self.end_of(ids, settings) for ids in sequences]
             sequences = [ids[:end] for ids, end in zip(sequences, ends, strict=True)]
-            token_scores = token_scores and [row[:end] for row, end in zip(token_scores, ends, strict=True)]
-            if token_scores:
-                scores = np.array([row.sum() for row in token_scores], "float32")
+            token_scores = [row[:end] for row, end in zip(token_scores, ends, strict=True)]
+            scores = np.array([row.sum() for row in token_scores], "float32")
         return Generated(sequences, scores, token_scores if settings.return_scores else None)
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
@@ -161,8 +160,7 @@ class TextGenerator:
 
     def stopped(self, sequences: Sequence[Sequence[int]], settings: GenerationOptions, done: Any) -> np.ndarray:
         """Which rows are done, those with a stop string included."""
-        ended = [self.end_of(ids, settings) < len(ids) or self.has_stop(ids, settings) for ids in sequences]
-        return np.asarray(done) | np.array(ended)
+        return np.asarray(done) | np.array([self.has_stop(ids, settings) for ids in sequences])
 
     def has_stop(self, ids: Sequence[int], settings: GenerationOptions) -> bool:
         text = self.decode(ids)
