@@ -29,6 +29,14 @@ class TokenizerError(TfloaderError):
     """A vocabulary or tokenizer file cannot be used."""
 
 
+class DataError(TfloaderError):
+    """A task file, or what is to become a batch, is not what it should be."""
+
+
+class TrainingError(TfloaderError):
+    """A training hook does not fit the model, or training went wrong."""
+
+
 def listing(problems: Iterable[str], limit: int = 20) -> str:
     """Formats problems one a line, the first `limit` of them, with a count of the rest."""
     problems = list(problems)

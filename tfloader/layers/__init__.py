@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from tfloader.layers.attention import AttentionMask, MultiHeadAttention
+from tfloader.layers.crf import ConditionalRandomField
 from tfloader.layers.embeddings import PositionEmbedding, RelativePositionBias, TokenEmbedding
 from tfloader.layers.feed_forward import FeedForward
+from tfloader.layers.gated_attention import GatedAttentionUnit
 from tfloader.layers.heads import Add, Bias, FirstToken, Scale
 from tfloader.layers.initializers import TruncatedNormal
+from tfloader.layers.memm import MaximumEntropyMarkovModel
 from tfloader.layers.normalization import ConditionalLayerNormalization, ConditionalRMSNormalization, RMSNormalization
+from tfloader.layers.pointers import EfficientGlobalPointer, GlobalPointer, pointer_spans
+from tfloader.layers.viterbi import ViterbiDecoder, tag_constraints, viterbi_decode
 
 __all__ = [
     "Add",
@@ -15,8 +20,13 @@ __all__ = [
     "Bias",
     "ConditionalLayerNormalization",
     "ConditionalRMSNormalization",
+    "ConditionalRandomField",
+    "EfficientGlobalPointer",
     "FeedForward",
     "FirstToken",
+    "GatedAttentionUnit",
+    "GlobalPointer",
+    "MaximumEntropyMarkovModel",
     "MultiHeadAttention",
     "PositionEmbedding",
     "RMSNormalization",
@@ -24,4 +34,8 @@ __all__ = [
     "Scale",
     "TokenEmbedding",
     "TruncatedNormal",
+    "ViterbiDecoder",
+    "pointer_spans",
+    "tag_constraints",
+    "viterbi_decode",
 ]

@@ -1,0 +1,137 @@
+"""The gated attention unit: attention with one head and a gated linear unit in one layer (Hua et al., 2022)."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from tfloader.errors import ConfigError
+from tfloader.layers.masking import keep_scores
+from tfloader.layers.rotary import rotate_by_position
+
+
+def squared_relu(scores, keys):
+    """relu(score)^2 / number of keys."""
+    return ops.square(ops.relu(scores)) / keys
+
+
+def softmax(scores, keys):
+    return ops.softmax(scores)
+
+
+def softmax_plus(scores, keys):
+    """Softmax of scores that grow with the logarithm of the number of keys (Su, kexue.fm/archives/8823, 2021)."""
+    return ops.softmax(scores * (ops.log(ops.maximum(keys, 16.0)) / math.log(512)))
+
+
+# How scores become weights, given the number of keys that a query may see, at least 1.
+NORMALIZATIONS = {function.__name__: function for function in (squared_relu, softmax, softmax_plus)}
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class GatedAttentionUnit(keras.layers.Layer):
+    """(u * attention(x) v) W, with u, v = act(x U): [batch, length, size] -> the same shape.
+
+    Queries and keys are two scaled and shifted copies of one narrow projection.
+
+    Args:
+        units: width of u and v, usually twice the model's.
+        key_size: width of queries and keys; even with `rotary`.
+        rotary: turn queries and keys by their positions.
+        normalization: "squared_relu", "softmax" or "softmax_plus".
+        attention_scale: divide scores by sqrt(key_size).
+        attention_dropout: rate on the attention weights.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        key_size: int,
+        activation="swish",
+        use_bias: bool = True,
+        rotary: bool = False,
+        normalization: str = "squared_relu",
+        attention_scale: bool = True,
+        attention_dropout: float = 0.0,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if normalization not in NORMALIZATIONS:
+            raise ConfigError(f"Unknown normalization {normalization!r}; there are {', '.join(NORMALIZATIONS)}.")
+        self.units = units
+        self.key_size = key_size
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.rotary = rotary
+        self.normalization = normalization
+        self.attention_scale = attention_scale
+        self.attention_dropout = attention_dropout
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.supports_masking = True
+        self.dropout_layer = keras.layers.Dropout(attention_dropout, dtype=self.dtype_policy, name="dropout")
+
+    def build(self, x_shape):
+        def dense(name, units, activation=None):
+            return keras.layers.Dense(
+                units,
+                activation,
+                self.use_bias,
+                kernel_initializer=self.kernel_initializer,
+                dtype=self.dtype_policy,
+                name=name,
+            )
+
+        self.i_dense = dense("i_dense", 2 * self.units + self.key_size, self.activation)
+        self.o_dense = dense("o_dense", x_shape[-1])
+        self.i_dense.build(x_shape)
+        self.o_dense.build((*x_shape[:-1], self.units))
+        shape = (self.key_size,)
+        self.scales = [self.add_weight(name=f"{part}_gamma", shape=shape, initializer="ones") for part in "qk"]
+        self.offsets = (
+            [self.add_weight(name=f"{part}_beta", shape=shape, initializer="zeros") for part in "qk"]
+            if self.use_bias
+            else [0, 0]
+        )
+
+    def call(self, x, allowed=None, mask=None, training=None):
+        """`allowed`: booleans, broadcast to [batch, queries, keys]; `mask` [batch, keys], as Keras passes it on."""
+        u, v, qk = ops.split(self.i_dense(x), (self.units, 2 * self.units), axis=-1)
+        query, key = (qk * scale + offset for scale, offset in zip(self.scales, self.offsets, strict=True))
+        if self.rotary:
+            query, key = rotate_by_position(query), rotate_by_position(key)
+        if self.attention_scale:
+            query = query / math.sqrt(self.key_size)
+        scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
+        weights = self.dropout_layer(self.weights_of(scores, allowed, mask), training=training)
+        return self.o_dense(u * ops.matmul(weights, v))
+
+    def weights_of(self, scores, allowed, mask):
+        """Scores [batch, queries, keys] -> attention weights; a query that may look nowhere gets finite ones."""
+        seen = ops.ones_like(scores, "bool")
+        for other in (allowed, None if mask is None else mask[:, None, :]):
+            seen = seen if other is None else ops.logical_and(seen, other)
+        # Squares and sums lose digits in half precision.
+        precise = keras.backend.result_type(scores.dtype, "float32")
+        keys = ops.maximum(ops.sum(ops.cast(seen, precise), axis=-1, keepdims=True), 1)
+        scores = keep_scores(ops.cast(scores, precise), seen)
+        return ops.cast(NORMALIZATIONS[self.normalization](scores, keys), self.compute_dtype)
+
+    def compute_output_shape(self, x_shape, allowed_shape=None):
+        return x_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "key_size": self.key_size,
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "rotary": self.rotary,
+            "normalization": self.normalization,
+            "attention_scale": self.attention_scale,
+            "attention_dropout": self.attention_dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -1,0 +1,19 @@
+"""Scores that count nowhere are marked in the tensor itself: a Keras mask is lost at the first cast or function."""
+
+from __future__ import annotations
+
+from keras import ops
+
+# A power of two goes through float32, bfloat16 and NumPy unchanged, becomes -inf in float16, and adds up without NaN.
+# It is below what the losses of tfloader.losses take for masked.
+MASKED = -(2.0**100)
+
+
+def keep_scores(scores, kept):
+    """The scores, but MASKED where `kept`, broadcast to their shape, is false."""
+    return ops.where(ops.cast(kept, "bool"), scores, ops.cast(MASKED, scores.dtype))
+
+
+def is_masked(scores):
+    """Booleans: MASKED or less. NaN is not, so that it is not overlooked."""
+    return scores <= MASKED

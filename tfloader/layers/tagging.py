@@ -1,0 +1,272 @@
+"""What layers that tag sequences share: marked padding, faster weights, losses and metrics that find their layer.
+
+Such a layer passes on the scores of each tag, with padding marked in the scores themselves, so that the loss sees the
+mask in every mode of training; its own weights act in the loss, the metrics and `decode`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfloader.errors import ConfigError
+from tfloader.layers import chain
+from tfloader.losses.common import require, wide
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class LayerLink:
+    """Stands for a layer in the saved config of a loss or a metric, which must not save the layer itself.
+
+    Both sides save the same link, and Keras gives it back to both as one object when it loads the model.
+    """
+
+    layer: TaggingLayer | None = None
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LayerLink:
+        return cls()
+
+    def serialize(self) -> dict[str, Any]:
+        # Keras marks an object as shared from the second time on, too late for the copy that it has already made.
+        keras.saving.serialize_keras_object(self)
+        return keras.saving.serialize_keras_object(self)
+
+    def find(self) -> TaggingLayer:
+        """The layer.
+
+        Raises:
+            ConfigError: the model was saved without it, or it was never called.
+        """
+        if self.layer is None or not self.layer.built:
+            raise ConfigError(
+                "This loss or metric does not know its layer's weights: the layer was never called, or the model was "
+                "loaded without it. Compile the model again with the loss and the metrics of its own layer."
+            )
+        return self.layer
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class TaggingLoss(keras.losses.Loss):
+    """The loss that a tagging layer computes from labels and from its output, one value a sequence.
+
+    Labels are ids [batch, length] (or [batch, length, 1]), or one-hot rows [batch, length, tags]; at padding they may
+    be anything. A sequence with another label, or with none of its rows one-hot, gives NaN, and outside XLA TensorFlow
+    stops with an InvalidArgumentError that shows it. Sample weights are one number a sequence.
+    """
+
+    def __init__(self, link: LayerLink, name: str = "sparse_loss", reduction: str = "sum_over_batch_size", **kwargs):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        self.link = link
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None and len(sample_weight.shape) > 1 and sample_weight.shape[-1] != 1:
+            raise ConfigError(
+                f"sample_weight has shape {tuple(sample_weight.shape)}; this loss has one value a sequence, so it must "
+                "be [batch]. To leave positions out, pass a mask to the layer."
+            )
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        return self.link.find().sequence_losses(y_true, y_pred)
+
+    def get_config(self):
+        return {**super().get_config(), "link": self.link.serialize()}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "link": keras.saving.deserialize_keras_object(config["link"])})
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class TaggingAccuracy(keras.metrics.Mean):
+    """The share of right tags among all real positions of all batches, by a layer's method `hits(labels, output)`.
+
+    Labels as in the loss; sample weights one number a sequence or a position.
+    """
+
+    def __init__(self, link: LayerLink, hits: str, name: str, **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.link = link
+        self.hits = hits
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        weights = ops.cast(chain.real_positions(y_pred), self.dtype)
+        if sample_weight is not None:
+            sample_weight = ops.cast(sample_weight, self.dtype)
+            weights = weights * ops.reshape(sample_weight, (ops.shape(weights)[0], -1))
+        return super().update_state(getattr(self.link.find(), self.hits)(y_true, y_pred), weights)
+
+    def get_config(self):
+        return {**super().get_config(), "link": self.link.serialize(), "hits": self.hits}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "link": keras.saving.deserialize_keras_object(config["link"])})
+
+
+class TaggingLayer(keras.layers.Layer):
+    """Base of the layers whose weights score the sequence of tags: [batch, length, tags] -> the same in float32.
+
+    The output is the input, but at padding every tag scores `masking.MASKED`; that mark is the mask for the loss, the
+    metrics and the decoder. It comes from the Keras mask of the input or from the argument `mask` [batch, length],
+    which may have holes: real positions then follow one another as if nothing lay between. Without a mask all positions
+    are real. A row of padding only has loss 0.
+
+    Subclasses define `sequence_losses`, `greedy_hits` and `decode`.
+
+    Args:
+        lr_multiplier: how many times as fast as the rest of the model the layer's own weights learn. The weights are
+            stored divided by it and multiplied where they are used, while their gradient is passed on unmultiplied:
+            so every optimizer whose step depends on gradients alone (SGD, momentum, RMSprop, the Adam family, Lion)
+            moves the effective weights by exactly `lr_multiplier` times the step that it would make without it.
+            Weight decay is not multiplied: it takes the same share of the effective weights as without it.
+            Optimizers that measure their step by the size of the weights (Adafactor, LAMB) undo it wholly or in part:
+            Adafactor's effective step does not grow with it while the stored weights' root mean square is above its
+            `epsilon_2`. With those, give the optimizer a multiplier for this layer instead.
+    """
+
+    def __init__(self, lr_multiplier: float = 1, **kwargs):
+        # Scores that come in float32 shall not be rounded on the way in.
+        super().__init__(autocast=False, **kwargs)
+        if not (lr_multiplier > 0 and math.isfinite(lr_multiplier)):
+            raise ConfigError(f"lr_multiplier is {lr_multiplier!r}; it must be a positive number.")
+        self.lr_multiplier = lr_multiplier
+        self.supports_masking = True
+        self._set_link(LayerLink())
+
+    def _set_link(self, link: LayerLink) -> None:
+        self.link = link
+        link.layer = self
+
+    def build(self, emissions_shape):
+        self.num_tags = emissions_shape[-1]
+        if len(emissions_shape) != 3 or self.num_tags is None or self.num_tags < 2:
+            raise ConfigError(
+                f"{type(self).__name__} got scores of shape {tuple(emissions_shape)}; expected [batch, length, tags] "
+                "with at least 2 tags."
+            )
+
+    def call(self, emissions, mask=None):
+        emissions = wide(emissions)
+        return emissions if mask is None else chain.mark_padding(emissions, mask)
+
+    def compute_mask(self, emissions, mask=None):
+        return None
+
+    # ---- weights
+
+    def add_multiplied_weight(self, name: str, shape: tuple[int, int]) -> keras.Variable:
+        """A weight stored divided by `lr_multiplier`; its effective values start as Glorot-uniform ones."""
+
+        def initializer(shape, dtype):
+            return keras.initializers.GlorotUniform()(shape, dtype) / self.lr_multiplier
+
+        return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
+
+    def multiplied(self, weight: keras.Variable):
+        """lr_multiplier * weight, whose gradient reaches the weight as if the factor were 1."""
+        weight = wide(weight)
+        return weight + ops.stop_gradient((self.lr_multiplier - 1) * weight)
+
+    # ---- loss and metrics
+
+    @property
+    def sparse_loss(self) -> TaggingLoss:
+        """For `compile(loss=...)`, with labels as ids or one-hot rows."""
+        return TaggingLoss(self.link, name="sparse_loss")
+
+    @property
+    def dense_loss(self) -> TaggingLoss:
+        """bert4keras' name of the loss with one-hot rows: the same as `sparse_loss`."""
+        return TaggingLoss(self.link, name="dense_loss")
+
+    @property
+    def sparse_accuracy(self) -> TaggingAccuracy:
+        """For `compile(metrics=[...])`: accuracy of each tag by itself, without a search for the best path."""
+        return TaggingAccuracy(self.link, "greedy_hits", name="sparse_accuracy")
+
+    @property
+    def dense_accuracy(self) -> TaggingAccuracy:
+        """bert4keras' name for one-hot rows: the same as `sparse_accuracy`."""
+        return TaggingAccuracy(self.link, "greedy_hits", name="dense_accuracy")
+
+    @property
+    def viterbi_accuracy(self) -> TaggingAccuracy:
+        """For `compile(metrics=[...])`: accuracy of the tags of the best path, which is what `decode` gives."""
+        return TaggingAccuracy(self.link, "viterbi_hits", name="viterbi_accuracy")
+
+    def sequence_losses(self, labels, emissions):
+        """[batch]: the loss of each sequence, from labels and the layer's output."""
+        raise NotImplementedError
+
+    def greedy_hits(self, labels, emissions):
+        """[batch, length]: whether each tag is found without a search for the best path."""
+        raise NotImplementedError
+
+    def viterbi_hits(self, labels, emissions):
+        """[batch, length]: whether each tag of the best path is right."""
+        tags, _ = self.tag_ids(labels, emissions)
+        return ops.equal(self.decode(emissions), tags)
+
+    def decode(self, emissions):
+        """The best path for the layer's output: int32 [batch, length], -1 at padding."""
+        raise NotImplementedError
+
+    # ---- labels
+
+    def tag_ids(self, labels, emissions):
+        """Labels as ids [batch, length], 0 at padding; and for each sequence 0, or NaN if one of its labels is wrong.
+
+        Raises:
+            ConfigError: the number of tags or the length differs from the scores'.
+        """
+        labels = ops.convert_to_tensor(labels)
+        shape, tags = tuple(labels.shape), self.num_tags
+        problem = None
+        if emissions.shape[-1] != tags:
+            problem = f"the scores have {emissions.shape[-1]} tags, the layer has {tags}"
+        elif len(shape) not in (2, 3) or (len(shape) == 3 and shape[-1] not in (1, tags)):
+            problem = f"labels have shape {shape}; expected [batch, length] ids or [batch, length, {tags}] one-hot rows"
+        elif None not in (shape[1], emissions.shape[1]) and shape[1] != emissions.shape[1]:
+            problem = f"labels have length {shape[1]}, the scores {emissions.shape[1]}"
+        if problem:
+            raise ConfigError(f"{type(self).__name__} {self.name!r}: {problem}.")
+        real = chain.real_positions(emissions)
+        if len(shape) == 3 and shape[-1] == tags:
+            ids = ops.cast(ops.argmax(labels, axis=-1), "int32")
+            right = ops.all(ops.equal(ops.one_hot(ids, tags, dtype=labels.dtype), labels), axis=-1)
+        else:
+            labels = ops.reshape(labels, ops.shape(real))
+            ids = ops.cast(labels, "int32")
+            right = ops.equal(ops.cast(ids, labels.dtype), labels)
+        right = ops.logical_or(right & (ids >= 0) & (ids < tags), ops.logical_not(real))
+        self._require_right(right, labels)
+        fault = ops.where(ops.all(right, axis=1), 0.0, float("nan"))
+        return ops.where(ops.logical_and(real, right), ids, 0), fault
+
+    def _require_right(self, right, labels):
+        length = ops.shape(right)[1]
+        first = ops.argmax(ops.cast(ops.logical_not(ops.reshape(right, (-1,))), "int32"))
+        label = ops.take(ops.reshape(labels, (ops.size(right), -1)), first, axis=0)
+        message = f"{self.name}: a label is neither an id from 0 to {self.num_tags - 1} nor a one-hot row"
+        require(right, f"{message}. Its row, position and value:", first // length, first % length, label)
+
+    # ---- saving
+
+    def get_config(self):
+        return {**super().get_config(), "lr_multiplier": self.lr_multiplier, "link": self.link.serialize()}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        link = keras.saving.deserialize_keras_object(config.pop("link"))
+        layer = cls(**config)
+        layer._set_link(link)
+        return layer
