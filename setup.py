@@ -16,7 +16,16 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfloader", "tfloader.*"]),
-    package_data={"tfloader": ["assets/**/*"]},
+    package_data={
+        "tfloader.assets": [
+            "*/config.json",
+            "*/generation_config.json",
+            "*/*.safetensors",
+            "*/vocab.txt",
+            "*/tokenizer*.json",
+            "*/README.md",
+        ]
+    },
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18,<3",

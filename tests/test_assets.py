@@ -1,0 +1,57 @@
+"""What comes with the package: it is found, and installed."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfloader
+from tests.test_examples import example
+from tfloader import assets
+from tfloader.errors import CheckpointError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_model_is_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(assets, "FOLDER", str(tmp_path))
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "config.json").write_text("{}")
+    assert Path(assets.path("small")) == tmp_path / "small"
+    with pytest.raises(CheckpointError, match="No model 'large' comes with this tfloader; there is small"):
+        assets.path("large")
+
+
+def test_every_file_of_a_model_is_installed():
+    (patterns,) = re.findall(r'"tfloader\.assets": \[(.*?)\]', (ROOT / "setup.py").read_text("utf-8"), re.DOTALL)
+    patterns = re.findall(r'"(.+?)"', patterns)
+    names = ["config.json", "generation_config.json", "model.safetensors", "vocab.txt", "README.md", "tokenizer.json"]
+    there = [f"classical_poems/{name}" for name in (*names, "tokenizer_config.json")]
+    there += [str(file.relative_to(assets.FOLDER)) for file in Path(assets.FOLDER).glob("*/*") if file.suffix != ".pyc"]
+    assert not [name for name in there if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+
+def test_finding_one_needs_no_framework():
+    code = "import sys, tfloader.assets; assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_model_in_the_box_writes_a_poem_of_the_form_that_is_asked_for():
+    model = tfloader.load(assets.path(), dtype="float32")
+    tokenizer = tfloader.load_tokenizer(assets.path())
+    defaults = tfloader.load_generation_config(Path(assets.path()) / "generation_config.json")
+    generator = tfloader.TextGenerator(model, tokenizer, defaults)
+    assert model.count_params() == 4_864_768
+    prompts = [f"七言绝句《{title}》李白：" for title in ("春夜", "山居", "送别", "秋雨", "江上", "归家", "月", "渔父")]
+    poems = generator.generate(prompts, seed=1)
+    right = [example("pretrain_language_model").form_of("诗", poem) == "七言绝句" for poem in poems]
+    assert sum(right) >= 6, poems
+    assert len(set(poems)) == len(poems)
+    loss = -generator.score("春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。") / 23
+    assert loss < np.log(250), "far better than chance, which is log(6277)"
