@@ -1,0 +1,85 @@
+"""Gradient accumulation around the whole optimizer: k small batches train as one large batch does."""
+
+from __future__ import annotations
+
+from tfloader.optimizers.extension import Extension, dense, number_of_replicas, refuse, require_tensorflow
+
+
+class GradientAccumulation(Extension):
+    """Collects the gradients of k batches, and updates on the k-th with their mean.
+
+    All that counts or clips happens once an update: schedules, bias correction, averages, Lookahead, clipping. (Under
+    Keras' gradient_accumulation_steps schedules and averages go on at every batch, and MirroredStrategy fails; under
+    bert4keras updates came one batch late, and lr_schedule counted batches.)
+
+    The mean equals the gradient of one large batch if all batches are equally large; where the loss is a mean over
+    unmasked tokens, if these are equally many. An incomplete group is saved with the optimizer, and goes on in the next
+    `fit`.
+
+    Args:
+        grad_accum_steps: k.
+    """
+
+    def __init__(self, *args, grad_accum_steps: int = 2, **kwargs):
+        super().__init__(*args, **kwargs)
+        require_tensorflow(self, "Keras' gradient_accumulation_steps")
+        good = grad_accum_steps == int(grad_accum_steps) >= 1
+        refuse(
+            self,
+            (not good, f"grad_accum_steps is {grad_accum_steps!r}; expected a whole number from 1."),
+            (bool(self.gradient_accumulation_steps), "gradient_accumulation_steps would accumulate a second time."),
+        )
+        self.grad_accum_steps = grad_accum_steps
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._batches = self.add_variable((), dtype="int", aggregation="only_first_replica", name="batches")
+        self._sums = self.add_optimizer_variables(variables, "gradient_sum")
+
+    def get_config(self):
+        return {**super().get_config(), "grad_accum_steps": self.grad_accum_steps}
+
+    def apply(self, grads, trainable_variables=None):
+        import tensorflow as tf
+
+        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        if not self.built:
+            self.build(variables)
+        # A variable without gradient stays None, so that Keras warns of it.
+        sums = [
+            None if gradient is None else self._sums[self._get_variable_index(variable)]
+            for gradient, variable in zip(grads, variables, strict=True)
+        ]
+        present = [item for item in sums if item is not None]
+        apply_mean = super().apply
+
+        def update():
+            # Keras will sum over the replicas, and the sums are of all replicas already.
+            parts = self.grad_accum_steps * number_of_replicas()
+            apply_mean([None if item is None else item / parts for item in sums], variables)
+
+        def once(strategy, gradients):
+            for item, gradient in zip(present, gradients, strict=True):
+                strategy.extended.update(item.value, _add, args=(gradient,), group=False)
+            self._batches.assign_add(1)
+
+            def finish():
+                strategy.run(update)
+                for item in present:
+                    strategy.extended.update(item.value, _clear, group=False)
+
+            tf.cond(self._batches.value % self.grad_accum_steps == 0, finish, lambda: None)
+
+        replica = tf.distribute.get_replica_context()
+        gradients = [dense(gradient) for gradient in grads if gradient is not None]
+        replica.merge_call(once, args=(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients),))
+
+
+def _add(total, gradient):
+    total.assign_add(gradient)
+
+
+def _clear(total):
+    total.assign(total * 0)

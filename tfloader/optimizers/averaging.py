@@ -1,0 +1,181 @@
+"""Second copies of the weights: their moving average, and Lookahead's slow weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+from keras import ops
+
+from tfloader.errors import ConfigError
+from tfloader.optimizers.extension import Extension, at_least_float32, refuse, require_tensorflow
+
+
+class ExponentialMovingAverage(Extension):
+    """Averages the weights after each update, and puts the average into the model and the weights back, bit by bit.
+
+    The weights after update i of t count with momentum^(t - i), as in bert4keras with its bias correction. Keras' own
+    use_ema (3.15) averages at every batch of gradient accumulation, and its SwapEMAWeights rounds the weights.
+
+        with optimizer.ema_weights():
+            model.evaluate(...)
+
+    Args:
+        ema_momentum: what is left of a weight's share after one more update.
+    """
+
+    def __init__(self, *args, ema_momentum: float = 0.999, **kwargs):
+        super().__init__(*args, ema_momentum=ema_momentum, **kwargs)
+        refuse(
+            self,
+            (not 0 < ema_momentum < 1, f"ema_momentum is {ema_momentum!r}; expected a number between 0 and 1."),
+            (self.use_ema, "it averages by itself; leave out use_ema."),
+            (
+                bool(self.gradient_accumulation_steps),
+                "gradient_accumulation_steps would average at each small step; use extend_with_gradient_accumulation.",
+            ),
+        )
+        self._weights_aside = None
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._averages = [
+            self.add_variable(variable.shape, dtype=at_least_float32(variable.dtype), name=f"average_{index}")
+            for index, variable in enumerate(variables)
+        ]
+
+    def apply(self, grads, trainable_variables=None):
+        super().apply(grads, trainable_variables)
+        updates = ops.cast(self.iterations, "float32")
+        share = (1 - self.ema_momentum) / -ops.expm1(updates * math.log(self.ema_momentum))
+        for average, variable in zip(self._averages, self._trainable_variables, strict=True):
+            change = ops.cast(variable, average.dtype) - average
+            average.assign(average + change * ops.cast(share, average.dtype))
+
+    @property
+    def has_average(self) -> bool:
+        return self.built and ops.convert_to_numpy(self.iterations) > 0
+
+    def apply_ema_weights(self) -> None:
+        """Puts the average into the model, and keeps the weights for `reset_old_weights`.
+
+        Raises:
+            ConfigError: before the first update, or twice in a row.
+        """
+        refuse(
+            self,
+            (not self.has_average, "there is no average before the first update."),
+            (self._weights_aside is not None, "the model has the average already; call reset_old_weights first."),
+        )
+        self._weights_aside = tuple(ops.convert_to_numpy(variable) for variable in self._trainable_variables)
+        for variable, average in zip(self._trainable_variables, self._averages, strict=True):
+            variable.assign(ops.cast(average, variable.dtype))
+
+    def reset_old_weights(self) -> None:
+        """Puts the weights back that `apply_ema_weights` kept."""
+        refuse(self, (self._weights_aside is None, "there are no weights to put back; call apply_ema_weights first."))
+        for variable, weights in zip(self._trainable_variables, self._weights_aside, strict=True):
+            variable.assign(weights)
+        self._weights_aside = None
+
+    @contextmanager
+    def ema_weights(self) -> Iterator[None]:
+        """The model with the average, for as long as the context lasts."""
+        self.apply_ema_weights()
+        try:
+            yield
+        finally:
+            self.reset_old_weights()
+
+
+class EvaluateAverage(keras.callbacks.Callback):
+    """Evaluates and validates with the average of an `ExponentialMovingAverage`, and trains on with the weights."""
+
+    def on_test_begin(self, logs=None):
+        if self._optimizer.has_average:
+            self._optimizer.apply_ema_weights()
+
+    def on_test_end(self, logs=None):
+        if self._optimizer.has_average:
+            self._optimizer.reset_old_weights()
+
+    @property
+    def _optimizer(self):
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        if not isinstance(optimizer, ExponentialMovingAverage):
+            raise ConfigError(
+                f"EvaluateAverage needs an optimizer of a class made by extend_with_exponential_moving_average, found "
+                f"{type(optimizer).__name__}."
+            )
+        return optimizer
+
+
+class Lookahead(Extension):
+    """Every k updates the slow weights go a part of the way to the fast ones, which start again from there.
+
+    Zhang et al., 2019. The slow weights start as the weights before the first update; the optimizer's moments go on.
+
+    Args:
+        steps_per_slow_update: k, in updates.
+        slow_step_size: the part of the way.
+    """
+
+    def __init__(self, *args, steps_per_slow_update: int = 5, slow_step_size: float = 0.5, **kwargs):
+        super().__init__(*args, **kwargs)
+        require_tensorflow(self)
+        good = steps_per_slow_update == int(steps_per_slow_update) >= 1
+        refuse(
+            self,
+            (not good, f"steps_per_slow_update is {steps_per_slow_update!r}; expected a whole number from 1."),
+            (not 0 < slow_step_size <= 1, f"slow_step_size is {slow_step_size!r}; expected a number above 0, up to 1."),
+            (self.use_ema, "use_ema would average the weights before they are set back."),
+        )
+        self.steps_per_slow_update, self.slow_step_size = steps_per_slow_update, slow_step_size
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._slow = self.add_optimizer_variables(variables, "slow")
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build(list(trainable_variables))
+        self._where(self.iterations == 0, self._start)
+        super().apply(grads, trainable_variables)
+        self._where(self.iterations % self.steps_per_slow_update == 0, self._synchronize)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "steps_per_slow_update": self.steps_per_slow_update,
+            "slow_step_size": self.slow_step_size,
+        }
+
+    def _where(self, condition, step):
+        """Does `step` with each variable on each replica if the condition holds: one branch for all of them."""
+        import tensorflow as tf
+
+        def once(strategy):
+            def everywhere():
+                for variable, slow in zip(self._trainable_variables, self._slow, strict=True):
+                    strategy.extended.update(_native(variable), step, args=(slow.value,), group=False)
+
+            tf.cond(condition, everywhere, lambda: None)
+
+        tf.distribute.get_replica_context().merge_call(once)
+
+    def _start(self, variable, slow):
+        slow.assign(variable)
+
+    def _synchronize(self, variable, slow):
+        slow.assign_add((variable - slow) * self.slow_step_size)
+        variable.assign(slow)
+
+
+def _native(variable):
+    return getattr(variable, "value", variable) if isinstance(variable, keras.Variable) else variable

@@ -1,0 +1,85 @@
+"""Decoupled weight decay (Loshchilov and Hutter, 2019) as a part of each variable's own update."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from tfloader.optimizers.extension import Extension, refuse
+from tfloader.optimizers.patterns import NORMS_AND_BIASES, matches, path
+
+
+class OwnDecay(Extension):
+    """Keras' weight decay, moved from before all updates into that of each variable.
+
+    There its learning rate is known (w -= learning_rate * weight_decay * w, so that a multiplier scales the decay too),
+    a trust ratio can enclose it, and rows that are left alone do not decay. Unlike Keras', the exclusions are saved.
+
+    Args:
+        exclude_from_weight_decay: regular expressions; a variable whose path one of them matches does not decay.
+    """
+
+    def __init__(self, *args, exclude_from_weight_decay: Sequence[str] = (), **kwargs):
+        super().__init__(*args, **kwargs)
+        self.undecayed = tuple(exclude_from_weight_decay)
+
+    def exclude_from_weight_decay(
+        self, var_list: Sequence[Any] | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
+        """Keras' method: excludes further variables, or patterns of their paths. To be called before training."""
+        refuse(self, (self.built, "exclude_from_weight_decay must be called before the optimizer is built."))
+        exact = (f"^{re.escape(path(variable))}$" for variable in var_list or ())
+        self.undecayed = (*self.undecayed, *exact, *(var_names or ()))
+
+    def build(self, variables):
+        if self.built:
+            return
+        excluded = matches(self.undecayed, variables, "exclude_from_weight_decay")
+        self._decays = tuple(not patterns for patterns in excluded)
+        super().build(variables)
+
+    def decays(self, variable: Any) -> bool:
+        return bool(self.weight_decay) and self._decays[self._get_variable_index(variable)]
+
+    def _apply_weight_decay(self, variables):
+        """Where Keras decays, before all updates: here nothing happens."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.decays(variable):
+            rate = ops.cast(learning_rate, variable.dtype)
+            self.assign_sub(variable, variable * ops.cast(self.weight_decay, variable.dtype) * rate)
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return {**super().get_config(), "exclude_from_weight_decay": list(self.undecayed)}
+
+
+class WeightDecay(OwnDecay):
+    """Weight decay that leaves norms and biases alone.
+
+    Args:
+        weight_decay_rate: what Keras calls weight_decay.
+        exclude_from_weight_decay: see `OwnDecay`; by default the variables named gamma, beta, scale or bias. Under
+            bert4keras the default was (), that is nothing.
+    """
+
+    def __init__(
+        self,
+        *args,
+        weight_decay_rate: float = 0.01,
+        exclude_from_weight_decay: Sequence[str] = NORMS_AND_BIASES,
+        weight_decay: None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            *args, weight_decay=weight_decay_rate, exclude_from_weight_decay=exclude_from_weight_decay, **kwargs
+        )
+        refuse(self, (weight_decay is not None, "weight_decay and weight_decay_rate are one; give only the latter."))
+
+    def get_config(self):
+        config = super().get_config()
+        config["weight_decay_rate"] = config.pop("weight_decay")
+        return config

@@ -1,0 +1,78 @@
+"""What the optimizers of tfloader share: gradients made whole, and the base of the parts that `extend` combines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tfloader.errors import ConfigError
+
+
+class WholeGradients:
+    """Before a Keras optimizer class: sums what belongs to one gradient, before it is squared or clipped.
+
+    A TensorFlow embedding's gradient lists a row once for each place where its token stands, and Keras (3.15) squares
+    and clips these entries one by one: its Adam takes a sum of squares for the square of the sum. Under a strategy with
+    several replicas it clips each replica's share.
+    """
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        super().apply([dense(gradient) for gradient in grads], trainable_variables)
+
+    def _clip_gradients(self, grads):
+        replicas = number_of_replicas()
+        clipping = (self.clipnorm, self.clipvalue, self.global_clipnorm)
+        if replicas == 1 or not any(clipping):
+            return super()._clip_gradients(grads)
+        import tensorflow as tf
+
+        # Keras will sum over the replicas again.
+        grads = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, grads)
+        return [gradient / replicas for gradient in super()._clip_gradients(grads)]
+
+
+def dense(gradient: Any) -> Any:
+    """TensorFlow's sparse gradient as a tensor; any other gradient as it is."""
+    if hasattr(gradient, "indices") and hasattr(gradient, "dense_shape"):
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(gradient)
+    return gradient
+
+
+def at_least_float32(dtype: Any) -> str:
+    """The dtype to calculate in: float32 for shorter floats."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def number_of_replicas() -> int:
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+class Extension(WholeGradients):
+    """Base of the parts that `extend` puts before a Keras optimizer class.
+
+    A part overrides hooks of keras.optimizers.Optimizer and hands on with super(): `build`, `apply` (a step),
+    `update_step` (a variable in a step), `assign`, `assign_add` and `assign_sub` (a write in an update), `get_config`.
+    Its own arguments are keyword-only.
+    """
+
+
+def refuse(optimizer: Any, *reasons: tuple[bool, str]) -> None:
+    """Raises a ConfigError with the reasons whose condition holds."""
+    found = [reason for condition, reason in reasons if condition]
+    if found:
+        raise ConfigError(f"{type(optimizer).__name__}: {' '.join(found)}")
+
+
+def require_tensorflow(optimizer: Any, instead: str | None = None) -> None:
+    backend = keras.backend.backend()
+    hint = f" Use {instead}." if instead else ""
+    refuse(optimizer, (backend != "tensorflow", f"it needs Keras' TensorFlow backend, found {backend!r}.{hint}"))
