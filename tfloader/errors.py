@@ -37,6 +37,10 @@ class TrainingError(TfloaderError):
     """A training hook does not fit the model, or training went wrong."""
 
 
+class GenerationError(TfloaderError):
+    """Generation stopped because no next token could be chosen."""
+
+
 def listing(problems: Iterable[str], limit: int = 20) -> str:
     """Formats problems one a line, the first `limit` of them, with a count of the rest."""
     problems = list(problems)

@@ -82,12 +82,16 @@ def parse_json(text: str | bytes, path: str, error: type[TfloaderError] = Config
 
 
 def write_json(path: str, content: dict[str, Any]) -> None:
-    """Writes a JSON file atomically: readers see the old file or the whole new one."""
+    """Writes a JSON file atomically."""
+    write_bytes(path, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode("utf-8"))
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a file atomically: readers see the old file or the whole new one."""
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False, indent=2)
-            file.write("\n")
+        with open(temporary, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

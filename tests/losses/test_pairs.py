@@ -67,6 +67,16 @@ def test_r_drop_equals_cross_entropy_and_both_divergences():
     np.testing.assert_allclose(dense(np.eye(6)[labels], VECTORS), expected, rtol=1e-5)
 
 
+def test_r_drop_keeps_the_loss_that_it_wraps_in_its_config():
+    inner = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
+    loss = losses.RDrop(inner, 3.0)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.get_config() == loss.get_config()
+    labels = np.eye(6)[np.repeat([1, 4, 0, 5, 2], 2)]
+    assert float(again(labels, VECTORS)) == float(loss(labels, VECTORS))
+    assert float(again(labels, VECTORS)) != float(losses.RDrop(alpha=3.0)(labels.argmax(-1), VECTORS))
+
+
 def test_r_drop_of_tokens_counts_masked_positions_nowhere():
     tokens = np.array([[3, 4, 0], [3, 4, 0], [5, 1, 2], [5, 1, 2]])
     inputs = keras.Input((3,), dtype="int32")

@@ -132,6 +132,22 @@ def test_a_model_learns_from_samples_is_judged_by_all_classes_and_saves(kind, tm
     assert again.get_layer("sampled").get_config() == layer.get_config()
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_in_mixed_precision_only_the_rounding_of_hidden_counts(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        mixed = layer_of(losses.SampledSoftmax, seed=4)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    plain = layer_of(losses.SampledSoftmax, seed=4)
+    plain.set_weights(mixed.get_weights())
+    rounded = tf.cast(HIDDEN, policy.removeprefix("mixed_"))
+    found = mixed([rounded, LABELS], training=True)
+    plain([tf.cast(rounded, "float32"), LABELS], training=True)
+    assert found.dtype == rounded.dtype
+    assert float(mixed.losses[0]) == pytest.approx(float(plain.losses[0]), rel=1e-6)
+
+
 def test_only_sampled_rows_of_the_table_get_gradients():
     layer = layer_of(losses.SampledSoftmax)
     with tf.GradientTape() as tape:

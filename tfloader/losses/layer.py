@@ -34,7 +34,8 @@ class Loss(keras.layers.Layer):
     def __init__(
         self, output_axis: int | Sequence[int] | None = None, metric_names: Sequence[str] = (), **kwargs: Any
     ) -> None:
-        super().__init__(autocast=False, **kwargs)
+        # The loss is float32 under any policy, and what passes on keeps its dtype.
+        super().__init__(autocast=False, **{"dtype": "float32", **kwargs})
         self.output_axis = output_axis if output_axis is None or isinstance(output_axis, int) else list(output_axis)
         self.metric_names = list(metric_names)
         self.trackers = {name: keras.metrics.Mean(name=name) for name in [self.name, *metric_names]}

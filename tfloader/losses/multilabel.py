@@ -28,7 +28,6 @@ def multilabel_categorical_crossentropy(y_true: Any, y_pred: Any, axis: int | Se
     scores = wide(y_pred)
     labels = ops.cast(y_true, scores.dtype)
     real = scores > LOWEST
-    scores = ops.where(real, scores, ops.zeros_like(scores))
     axis = axis if isinstance(axis, int) else tuple(axis)
 
     def one_side(scores, weights):

@@ -1,0 +1,1 @@
+"""Training hooks for any built Keras model: adversarial training and the other ways to fine-tune."""

@@ -1,0 +1,91 @@
+"""Freezing by name: which variables a model trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from tfloader.training.selection import all_layers, recompile, select
+
+
+class Trainable(NamedTuple):
+    """What a model trains; printed, it says how much that is.
+
+    Attributes:
+        trainable, frozen: paths of the variables that training moves, and of those that it does not.
+        trainable_parameters, frozen_parameters: how many numbers they hold.
+    """
+
+    trainable: list[str]
+    frozen: list[str]
+    trainable_parameters: int
+    frozen_parameters: int
+
+    def __str__(self) -> str:
+        total = self.trainable_parameters + self.frozen_parameters
+        share = self.trainable_parameters / max(total, 1)
+        return (
+            f"{self.trainable_parameters:,} of {total:,} parameters train ({share:.2%}), "
+            f"in {len(self.trainable)} of {len(self.trainable) + len(self.frozen)} variables."
+        )
+
+
+def freeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainable:
+    """Freezes what globs choose: `freeze(model, ["Embedding-*", "Transformer-[0-5]-*"])`; the default is everything.
+
+    A pattern fits a variable's path, or the name or path of any layer or inner model that holds it. Call it on the
+    model that is fitted, before or after `compile`. Frozen before the first `fit`, variables get no optimizer state.
+
+    A layer of which all variables are frozen gets trainable=False. Keras does not save what is frozen within a layer:
+    freeze again after load_model.
+
+    Raises:
+        TrainingError: naming each pattern that fits nothing, with names that are near.
+    """
+    chosen = ids(select(model, patterns))
+    return train_only(model, [variable for variable in model.trainable_weights if id(variable) not in chosen])
+
+
+def unfreeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainable:
+    """Lets what globs choose train again; arguments and errors as for `freeze`.
+
+    Statistics (a batch norm's averages) never train. An optimizer that has already trained the model without these
+    variables refuses them: compile again.
+    """
+    return train_only(model, [*model.trainable_weights, *select(model, patterns)])
+
+
+def train_only(model: keras.Model, variables: Collection[Any]) -> Trainable:
+    """Lets exactly these variables train, as far as they are of a kind that can."""
+    wanted = ids(variables)
+    # To each layer on its own, and by way of False: on TensorFlow, setting what is set already does not reach a layer's
+    # parts. It makes all variables trainable but statistics.
+    for value in (False, True):
+        for layer in (model, *all_layers(model)):
+            layer.trainable = value
+    for variable in model.weights:
+        if variable.trainable:
+            variable.trainable = id(variable) in wanted
+    for layer in all_layers(model):
+        if layer.weights and not layer.trainable_weights:
+            layer.trainable = False
+    recompile(model)
+    return report(model)
+
+
+def report(model: keras.Model) -> Trainable:
+    """What the model trains now."""
+    trains = ids(model.trainable_weights)
+    groups: dict[bool, list[Any]] = {True: [], False: []}
+    for variable in model.weights:
+        groups[id(variable) in trains].append(variable)
+    paths = ([variable.path for variable in groups[key]] for key in (True, False))
+    sizes = (sum(math.prod(variable.shape) for variable in groups[key]) for key in (True, False))
+    return Trainable(*paths, *sizes)
+
+
+def ids(variables: Collection[Any]) -> set[int]:
+    return {id(variable) for variable in variables}

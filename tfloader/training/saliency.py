@@ -1,0 +1,132 @@
+"""Which tokens a model's answer hangs on: gradients by the token embeddings. `heat_map.py` draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfloader.errors import TrainingError
+from tfloader.training.selection import layer_named
+
+
+def saliency(
+    model: keras.Model,
+    inputs: Any,
+    target: int | Sequence[int] | Callable[[Any], Any] | None = None,
+    layer: str = "Embedding-Token",
+    method: str = "gradient_x_input",
+    steps: int = 50,
+    baseline: Any = 0.0,
+    occurrence: int = 0,
+) -> np.ndarray:
+    """How much each token speaks for a result of the model, or (negative) against it: [batch, length] float32.
+
+    "gradient_x_input" is the gradient of the result by a token's embedding, times that embedding.
+    "integrated_gradients" (Sundararajan et al., 2017, arXiv:1703.01365) averages the gradient over the way from a
+    baseline, so that the numbers of a row sum to its result(inputs) - result(baseline). Dropout is off.
+
+    Args:
+        model: any Keras model on TensorFlow that looks tokens up in an embedding layer.
+        inputs: a batch, as the model takes it.
+        target: the result, one number a row: None, the largest output; an integer, or one a row: the output of that
+            class; or a function from the outputs to [batch], such as `lambda logits: logits[:, -1, 42]`.
+        layer: the embedding layer's name; any layer whose output is [batch, length, size] will do.
+        steps: points on the way (Gauss-Legendre); 50 give the sum to several digits.
+        baseline: the embeddings of nothing; broadcast against [batch, length, size].
+        occurrence: which call of the layer, where the model calls it more than once: T5's source is 0, its target 1.
+
+    Raises:
+        TrainingError: no such layer (with near names), an output that needs a function as target, no gradient.
+    """
+    inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+    embedding = layer_named(model, layer)
+    if target is None:  # the class must stay the same on all of the way
+        target = np.argmax(_as_rows(model(inputs, training=False)), axis=-1)
+
+    def slope_and_input(share: float) -> tuple[Any, Any]:
+        """The result's gradient by the embeddings at a share of their way from the baseline; and all of that way."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+            def move(x):
+                moved = baseline + share * (x - baseline)
+                tape.watch(moved)
+                return moved
+
+            with tapped(embedding, occurrence, move) as calls:
+                result = _result(model(inputs, training=False), target)
+        if len(calls) <= occurrence:
+            raise TrainingError(
+                f"The model called the layer {layer!r} {len(calls)} times, so there is no occurrence={occurrence}. "
+                "(Quantised layers cannot be watched.)"
+            )
+        x, moved = calls[occurrence]
+        slope = tape.gradient(result, moved)
+        if slope is None:
+            raise TrainingError(f"The result has no gradient by the output of the layer {layer!r}.")
+        return tf.cast(tf.convert_to_tensor(slope), "float32"), tf.cast(x - baseline, "float32")
+
+    if method == "gradient_x_input":
+        points = [(1.0, 1.0)]
+    elif method == "integrated_gradients":
+        shares, weights = np.polynomial.legendre.leggauss(steps)
+        points = zip((shares + 1) / 2, weights / 2, strict=True)
+    else:
+        raise TrainingError(f"method must be 'gradient_x_input' or 'integrated_gradients', found {method!r}.")
+    total = 0.0
+    for share, weight in points:
+        slope, way = slope_and_input(share)
+        total += weight * slope * way
+    return tf.reduce_sum(total, axis=-1).numpy()
+
+
+@contextmanager
+def tapped(layer: keras.layers.Layer, occurrence: int, move: Callable[[Any], Any]) -> Iterator[list[tuple[Any, Any]]]:
+    """While the model runs, replaces the output x of one call of a layer by move(x).
+
+    Yields a list that gets (own output, what replaces it) for each call.
+    """
+    plain, calls = layer.call, []
+
+    def call(*args, **kwargs):
+        x = plain(*args, **kwargs)
+        moved = move(x) if len(calls) == occurrence else x
+        calls.append((x, moved))
+        if hasattr(x, "_keras_mask"):  # Keras notes masks there, and has no public way to copy them
+            moved._keras_mask = x._keras_mask
+        return moved
+
+    layer.call = call
+    try:
+        yield calls
+    finally:
+        del layer.call
+
+
+def _result(outputs: Any, target: Any) -> Any:
+    """One number a row."""
+    if not callable(target):
+        rows = _as_rows(outputs)
+        target = np.broadcast_to(np.asarray(target), (len(rows),))
+        if target.min() < 0 or target.max() >= rows.shape[1]:
+            raise TrainingError(f"target must be from 0 to {rows.shape[1] - 1}, found {target.tolist()}.")
+        return tf.gather(rows, target, axis=1, batch_dims=1)
+    result = tf.convert_to_tensor(target(outputs))
+    if len(result.shape) != 1:
+        raise TrainingError(f"The target function must give one number a row, [batch]; it gave {tuple(result.shape)}.")
+    return result
+
+
+def _as_rows(outputs: Any) -> Any:
+    """[batch, classes] from the outputs of a classifier."""
+    shapes = keras.tree.map_structure(lambda item: tuple(item.shape), outputs)
+    if isinstance(outputs, (list, tuple, dict)) or not 1 <= len(outputs.shape) <= 2:
+        raise TrainingError(
+            f"The model's output has the shape {shapes}, not [batch, classes]. Pass as target a function from it to "
+            "one number a row, such as lambda logits: logits[:, -1, 42]."
+        )
+    return outputs if len(outputs.shape) == 2 else outputs[:, None]

@@ -1,0 +1,240 @@
+"""A model's training step, replaced: Keras' own but for where its gradients come from.
+
+A `Batch` takes the loss and its gradients at the weights, and again at another value of one variable. That value is
+shown to the layers by `keras.StatelessScope` and never written, so there is nothing to restore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfloader.errors import TrainingError
+
+
+class ReplacedStep:
+    """Replaces the `train_step` of one model: until `remove()`, or as a context manager until the block ends.
+
+    It may be put on before or after `compile()` and stays through later calls of it. A step put on before is replaced.
+    Neither saving nor cloning the model sees it.
+
+    Args:
+        model: a Keras model with Keras' own train_step.
+        variable: the `keras.Variable` beside whose value gradients are wanted.
+        gradients: `gradients(batch)` -> a gradient or None for each of `batch.weights`, times `batch.scale`.
+
+    Raises:
+        TrainingError: Keras does not run on TensorFlow, or the model has a train_step of its own.
+    """
+
+    def __init__(self, model: keras.Model, variable: Any, gradients: Callable[[Batch], Sequence[Any]]) -> None:
+        if keras.backend.backend() != "tensorflow":
+            raise TrainingError(
+                "This replaces the training step that Keras has on TensorFlow, but Keras runs on "
+                f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
+            )
+        earlier = getattr(model.train_step, "__self__", None)
+        if isinstance(earlier, ReplacedStep):
+            earlier.remove()
+        if getattr(model.train_step, "__func__", None) is not keras.Model.train_step:
+            raise TrainingError(
+                f"The model {model.name!r} has a train_step of its own, which this would silently replace. "
+                "Use a model with Keras' own train_step."
+            )
+        self.model, self.variable, self.gradients = model, variable, gradients
+        model.train_step = self.train_step
+        self._forget_compiled_step()
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step on one batch, as `keras.Model.train_step`."""
+        batch = Batch(self.model, self.variable, data)
+        gradients = self.gradients(batch)
+        self.model.optimizer.apply_gradients(zip(gradients, batch.weights, strict=True))
+        return self.model.compute_metrics(batch.x, batch.y, batch.y_pred, sample_weight=batch.sample_weight)
+
+    def remove(self) -> None:
+        """Gives the model its own step back. Does nothing where another step has taken this one's place."""
+        if self.model.train_step == self.train_step:
+            del self.model.train_step
+            self._forget_compiled_step()
+
+    def __enter__(self) -> ReplacedStep:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.remove()
+
+    def _forget_compiled_step(self) -> None:
+        if self.model.compiled:
+            self.model.make_train_function(force=True)
+
+
+class Batch:
+    """One batch, and the loss on it at the weights and beside them. Under tf.distribute: one replica's part.
+
+    The first pass, at the weights, is Keras' own: it counts loss and metrics, and moves what layers store (averages,
+    the state of random numbers). Every later pass starts from what was stored before the first, so that it has the same
+    dropout masks, and stores nothing.
+
+    Attributes:
+        model, variable: whose step it is, and beside which of its variables it goes.
+        x, y, sample_weight: the data.
+        weights: the model's trainable variables.
+        y_pred: the outputs of the first pass.
+    """
+
+    def __init__(self, model: keras.Model, variable: Any, data: Any) -> None:
+        self.model, self.variable = model, variable
+        self.x, self.y, self.sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self.y_pred: Any = None
+        self.weights = model.trainable_weights
+        if not self.weights:
+            raise TrainingError(f"The model {model.name!r} has no trainable weights.")
+        self._scale = tf.convert_to_tensor(model.optimizer.scale_loss(tf.ones(())))
+        self._stored = [(item, tf.convert_to_tensor(item.value)) for item in model.non_trainable_variables]
+
+    def at_weights(self, share: float = 1.0, penalties: Sequence[Callable[[Any], Any]] = ()) -> tuple[Any, list[Any]]:
+        """The first pass.
+
+        Args:
+            share: factor of the loss in the gradients by the weights. With 0 and no penalties these are not taken.
+            penalties: functions from the slope to a further term of the loss.
+
+        Returns:
+            The slope, which is the loss's gradient by the variable as it comes (a tensor or IndexedSlices), and the
+            gradients by the weights, which carry the optimizer's loss scale.
+        """
+        value, weights = self.variable.value, _values(self.weights)
+        if not penalties:
+            slope, gradients = self._differentiate(self._first_loss, value, share)
+            return self._slope(slope, share), gradients
+        with _watching(value, *weights) as outer:
+            with _watching(value) as inner:
+                loss = self._first_loss()
+            slope = self._slope(inner.gradient(loss, value, self._seed(loss)))
+            total = share * loss + tf.add_n([tf.cast(penalty(slope), loss.dtype) for penalty in penalties])
+        return slope, outer.gradient(total, weights, self._seed(total))
+
+    def beside(
+        self, offset: Any, share: float = 1.0, loss: Callable[[Any], Any] | None = None
+    ) -> tuple[Any, list[Any]]:
+        """A later pass, with the variable at its value + offset: `loss(that value)`, or else the model's loss.
+
+        Arguments and results as in `at_weights`.
+        """
+        value = tf.cast(tf.cast(self.variable.value, offset.dtype) + offset, self.variable.dtype)
+        slope, gradients = self._differentiate(lambda: (loss or self._later_loss)(value), value, share)
+        if share:  # what came to the variable by other ways (a regularizer), and what came to its moved value
+            gradients = [
+                add(gradient, slope) if weight is self.variable else gradient
+                for weight, gradient in zip(self.weights, gradients, strict=True)
+            ]
+        return self._slope(slope, share), gradients
+
+    def outputs(self, x: Any, value: Any = None) -> Any:
+        """The model's outputs for x as in a later pass, with the variable at `value` (None: at its own)."""
+        return self._later_call(x, tf.convert_to_tensor(self.variable.value) if value is None else value)[0]
+
+    def _differentiate(self, forward: Callable[[], Any], value: Any, share: float) -> tuple[Any, list[Any]]:
+        weights = _values(self.weights) if share else []
+        with _watching(value, *weights) as tape:
+            loss = forward()
+        slope, *gradients = tape.gradient(loss, [value, *weights], self._seed(loss, share))
+        return slope, gradients or [None] * len(self.weights)
+
+    def _first_loss(self) -> Any:
+        self.y_pred = self.model(self.x, **_training(self.model.call))
+        loss = self._loss(self.y_pred)
+        rows = tf.shape(next(item for item in keras.tree.flatten(self.x) if item is not None))[0]
+        for metric in self.model.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss * _replicas(loss), sample_weight=rows)
+                break
+        return loss
+
+    def _later_loss(self, value: Any) -> Any:
+        y_pred, losses = self._later_call(self.x, value)
+        # compute_loss must run outside of the scope, which hides from it what layers added to the loss. So the counts
+        # that it keeps are put back, and the variable's own regularizer is moved to the value.
+        counts = [(count, tf.convert_to_tensor(count.value)) for count in self.model.metrics_variables]
+        keras.layers.Layer.add_loss(self.model, losses)  # a Functional model has closed its own
+        loss = self._loss(y_pred)
+        for count, before in counts:
+            count.assign(before)
+        if (penalty := self.variable.regularizer) is not None:
+            loss += tf.cast(penalty(value) - penalty(self.variable.value), loss.dtype) / _replicas(loss)
+        return loss
+
+    def _later_call(self, x: Any, value: Any) -> tuple[Any, list[Any]]:
+        with keras.StatelessScope([*self._stored, (self.variable, value)], collect_losses=True) as scope:
+            return self.model(x, **_training(self.model.call)), scope.losses
+
+    def _loss(self, y_pred: Any) -> Any:
+        compute = self.model.compute_loss
+        return compute(self.x, self.y, y_pred, self.sample_weight, **_training(compute))
+
+    def _seed(self, loss: Any, share: float = 1.0) -> Any:
+        return tf.cast(self._scale, loss.dtype) * (share or 1.0)
+
+    def _slope(self, slope: Any, share: float = 1.0) -> Any:
+        if slope is None:
+            raise TrainingError(
+                f"The loss has no gradient by {self.variable.path}. Choose a layer that the loss depends on, and "
+                "one that is not under keras.RematScope."
+            )
+        scale = self._seed(slope, share)
+        if isinstance(slope, tf.IndexedSlices):
+            return tf.IndexedSlices(slope.values / scale, slope.indices, slope.dense_shape)
+        return slope / scale
+
+
+def add(first: Any, second: Any) -> Any:
+    """The sum of two gradients, either of which may be None or IndexedSlices."""
+    if first is None or second is None:
+        return second if first is None else first
+    return tf.convert_to_tensor(first) + tf.convert_to_tensor(second)
+
+
+def whole(slope: Any) -> Any:
+    """A slope summed over all replicas, dense, in float32 or better."""
+    slope = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, slope)
+    return tf.cast(tf.convert_to_tensor(slope), keras.backend.result_type(slope.dtype.name, "float32"))
+
+
+def unit(direction: Any) -> Any:
+    """direction / (its norm over all entries + 1e-8)."""
+    return direction / (tf.norm(direction) + 1e-8)
+
+
+def check_number(owner: Any, name: str, value: Any, least: float = 0, kind: type = numbers.Real) -> None:
+    """Raises a TrainingError unless the argument `name` of `owner` is a finite number of the kind, at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf:
+        what = "an integer" if kind is numbers.Integral else "a finite number"
+        raise TrainingError(f"{type(owner).__name__}: {name} must be {what} of at least {least}, found {value!r}.")
+
+
+def _values(variables: Sequence[Any]) -> list[Any]:
+    return [variable.value for variable in variables]
+
+
+def _replicas(like: Any) -> Any:
+    return tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, like.dtype)
+
+
+@contextlib.contextmanager
+def _watching(*sources: Any) -> Iterator[tf.GradientTape]:
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        for source in sources:
+            tape.watch(source)
+        yield tape
+
+
+def _training(function: Callable[..., Any]) -> dict[str, bool]:
+    return {"training": True} if "training" in inspect.signature(function).parameters else {}
