@@ -1,0 +1,53 @@
+"""Words that are given one by one, and the pieces that a tokenizer makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tfloader.errors import DataError
+from tfloader.tokenizers import BaseTokenizer
+
+
+class AlignedWords(NamedTuple):
+    """Token ids of a sentence, and for each word where its pieces begin and end in them.
+
+    A word that the tokenizer drops (a control character, a lone accent) has no pieces: its place begins and ends
+    before the next piece.
+    """
+
+    ids: list[int]
+    places: list[tuple[int, int]]
+
+
+def align_words(tokenizer: BaseTokenizer, words: Sequence[str], max_length: int | None = None) -> AlignedWords:
+    """Joins words with spaces, encodes them, and finds the pieces of each word.
+
+    Args:
+        max_length: the most ids there may be. What is too long loses its end, and `places` has the words only that
+            begin before it.
+
+    Raises:
+        DataError: a word is empty.
+    """
+    if not all(words):
+        raise DataError(f"words[{list(map(bool, words)).index(False)}] is empty. Leave it out, with its tag.")
+    text = " ".join(words)
+    owners = [number for number, word in enumerate(words) for _ in (" " + word if number else word)]
+    tokens = tokenizer.tokenize(text)
+    ids = tokenizer.encode(tokens, maxlen=max_length)[0]
+    found: dict[int, tuple[int, int]] = {}
+    for piece, characters in enumerate(tokenizer.rematch(text, tokens)):
+        if characters:
+            owner = owners[characters[0]]
+            found[owner] = (found.get(owner, (piece, piece))[0], piece + 1)
+    places = []
+    following = len(tokens) - len(tokenizer._end)
+    for number in reversed(range(len(words))):
+        start, end = found.get(number, (following, following))
+        places.insert(0, (start, end))
+        following = start
+    if len(ids) < len(tokens):
+        stop = len(ids) - len(tokenizer._end)
+        places = [(start, min(end, stop)) for start, end in places if start < stop]
+    return AlignedWords(ids, places)

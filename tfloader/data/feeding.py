@@ -1,0 +1,97 @@
+"""Batches of varying lengths on their way into `fit`.
+
+Left to itself, Keras takes every size in which the first two batches agree for fixed, and training fails at the
+first batch of another length, be that hours later. Here, all sizes but 1 are free.
+"""
+
+from __future__ import annotations
+
+import itertools
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def with_free_lengths(batch: Callable[[int], Any], index: int) -> Any:
+    """Batch number `index`; but where Keras only asks for shapes, number 1 differs from number 0 in lengths."""
+    if index == 1 and _keras_asks_for_shapes():
+        return keras.tree.map_structure(_of_other_lengths, batch(0), batch(1))
+    return batch(index)
+
+
+def _keras_asks_for_shapes() -> bool:
+    """Whether Keras' adapter of PyDatasets is looking at batches on which it will not train.
+
+    There is no public way to tell it the shapes, hence this look at who is calling. Where a release of Keras has
+    another name for that method, nothing worse happens than what Keras does by itself.
+    """
+    callers = itertools.islice(traceback.walk_stack(None), 8)
+    return any(frame.f_code.co_name == "get_tf_dataset" for frame, _ in callers)
+
+
+def _of_other_lengths(one: Any, other: Any) -> np.ndarray | None:
+    if one is None:
+        return None
+    one = np.asarray(one)
+    sizes = zip(one.shape, np.shape(other), strict=True)
+    return np.zeros([size + (not _is_fixed(size, also)) for size, also in sizes], one.dtype)
+
+
+def _is_fixed(size: int, also: int) -> bool:
+    return size == also == 1  # losses and metrics go by whether targets are [batch, 1]
+
+
+def as_dataset(batches: Callable[[], Iterator[Any]]) -> tf.data.Dataset:
+    """A tf.data.Dataset of the batches that an iterator gives, which is made anew for each pass over the dataset."""
+    import tensorflow as tf
+
+    def spec(one: Any, other: Any) -> tf.TensorSpec:
+        one = np.asarray(one)
+        sizes = zip(one.shape[1:], np.shape(other)[1:], strict=True)
+        return tf.TensorSpec([None, *(1 if _is_fixed(*pair) else None for pair in sizes)], one.dtype)
+
+    def tuples() -> Iterator[Any]:
+        return map(keras.tree.lists_to_tuples, batches())
+
+    running = tuples()
+    first = list(itertools.islice(running, 2))
+    signature = keras.tree.map_structure(spec, first[0], first[-1])
+    begun = [itertools.chain(first, running)]  # the beginning of a stream may not come twice
+    dataset = tf.data.Dataset.from_generator(lambda: begun.pop() if begun else tuples(), output_signature=signature)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def as_batched_dataset(
+    examples: Callable[[], Iterator[Any]], batch_size: int, types: Any, shapes: Any, names: Any, padded: bool
+) -> tf.data.Dataset:
+    """A tf.data.Dataset of batches of the single examples that an iterator gives."""
+    import tensorflow as tf
+
+    def named(example: Any) -> Any:
+        return example if names is None else _named(names, example)
+
+    def spec(types: Any, shapes: Any) -> Any:
+        if isinstance(types, dict):
+            return {name: spec(types[name], shapes[name]) for name in types}
+        return tuple(map(spec, types, shapes)) if isinstance(types, (tuple, list)) else tf.TensorSpec(shapes, types)
+
+    signature = spec(named(types), named(shapes))
+    dataset = tf.data.Dataset.from_generator(
+        lambda: (keras.tree.lists_to_tuples(named(example)) for example in examples()), output_signature=signature
+    )
+    dataset = dataset.padded_batch(batch_size) if padded else dataset.batch(batch_size)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _named(names: Any, values: Any) -> Any:
+    if isinstance(names, str):
+        return {names: values}
+    if isinstance(names[0], str):
+        return dict(zip(names, values, strict=True))
+    return tuple(_named(part, value) for part, value in zip(names, values, strict=True))
