@@ -20,6 +20,7 @@ PACKAGES = (
     "keras-hub",
     "torch",
     "transformers",
+    "ctranslate2",
     "numpy",
     "safetensors",
 )
@@ -54,17 +55,26 @@ def turn_about(
     Returns:
         name -> the medians of the numbers that the job printed, or its first error.
     """
+    return {name: medians(runs) for name, runs in rounds(script, jobs, repetitions).items()}
+
+
+def rounds(
+    script: str, jobs: Mapping[Any, tuple[str, Sequence[str]]], repetitions: int
+) -> dict[Any, list[dict[str, Any]]]:
+    """What every job printed in each round, or its first error; arguments as for `turn_about`."""
     results: dict[Any, list[dict[str, Any]]] = {name: [] for name in jobs}
     for _ in range(repetitions):
         for name, (python, arguments) in jobs.items():
             if not (results[name] and "error" in results[name][-1]):
                 results[name].append(in_fresh_process(script, *arguments, python=python))
-    medians = {}
-    for name, runs in results.items():
-        failed = [run for run in runs if "error" in run]
-        numbers = [key for key, value in runs[0].items() if isinstance(value, (int, float))]
-        medians[name] = failed[0] if failed else {key: statistics.median(run[key] for run in runs) for key in numbers}
-    return medians
+    return results
+
+
+def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The median of each number of a job's runs, or its first error."""
+    failed = [run for run in runs if "error" in run]
+    numbers = [key for key, value in runs[0].items() if isinstance(value, (int, float))]
+    return failed[0] if failed else {key: statistics.median(run[key] for run in runs) for key in numbers}
 
 
 def memory(field: str) -> int:

@@ -111,17 +111,19 @@ def bert_base() -> tuple[dict[str, Any], Shapes]:
     return config, shapes
 
 
-def gpt2() -> tuple[dict[str, Any], Shapes]:
-    """GPT-2 124M as a Hugging Face folder: kernels are [in, out]."""
-    hidden, vocabulary, positions = 768, 50257, 1024
+def gpt2(
+    hidden: int = 768, layers: int = 12, heads: int = 12, vocabulary: int = 50257
+) -> tuple[dict[str, Any], Shapes]:
+    """GPT-2, 124M if nothing else is said, as a Hugging Face folder: kernels are [in, out]."""
+    positions = 1024
     config = {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
         "vocab_size": vocabulary,
         "n_positions": positions,
         "n_embd": hidden,
-        "n_layer": 12,
-        "n_head": 12,
+        "n_layer": layers,
+        "n_head": heads,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
         "resid_pdrop": 0.1,
@@ -139,7 +141,7 @@ def gpt2() -> tuple[dict[str, Any], Shapes]:
         "transformer.wpe.weight": (positions, hidden),
         **_norm("transformer.ln_f", hidden),
     }
-    for index in range(12):
+    for index in range(layers):
         block = f"transformer.h.{index}"
         for name, shape in dense.items():
             shapes |= {f"{block}.{name}.weight": shape, f"{block}.{name}.bias": shape[1:]}
@@ -176,19 +178,23 @@ CHECKPOINTS: dict[str, Callable[[int], tuple[dict[str, Any], Shapes]]] = {
 
 
 def write(checkpoint: str, layers: int, folder: str) -> dict[str, Any]:
+    config, shapes = CHECKPOINTS[checkpoint](layers)
+    return write_random(config, shapes, folder, tensorflow=checkpoint.endswith("TensorFlow"))
+
+
+def write_random(config: dict[str, Any], shapes: Shapes, folder: str, tensorflow: bool = False) -> dict[str, Any]:
     """Writes a checkpoint of random values, one tensor at a time."""
     import numpy as np
 
     from tfloader.checkpoints import TensorSpec, write_safetensors, write_tensorflow
 
-    config, shapes = CHECKPOINTS[checkpoint](layers)
     random = np.random.default_rng(0)
 
     def values(shape: tuple[int, ...]) -> Callable[[], Any]:
         return lambda: random.standard_normal(shape, "float32") * np.float32(0.02)
 
     tensors = [(name, TensorSpec(shape, "float32"), values(shape)) for name, shape in shapes.items()]
-    if checkpoint.endswith("TensorFlow"):
+    if tensorflow:
         write_tensorflow(os.path.join(folder, "model.ckpt"), tensors)
     else:
         config.setdefault("model_type", "gpt2_ml")
