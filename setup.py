@@ -41,6 +41,7 @@ setup(
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.8"],
         "torch": ["torch>=2.6"],
+        "pictures": ["matplotlib>=3.8"],
     },
     entry_points={"console_scripts": ["tfloader = tfloader.cli:main"]},
     classifiers=[

@@ -15,6 +15,7 @@ from typing import Any
 
 from tfloader import __version__
 from tfloader.errors import TfloaderError
+from tfloader.generation.command import generate
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 130, 141
 
@@ -66,72 +67,6 @@ def verify(options: argparse.Namespace) -> int:
     return EXIT_ERROR if failed else 0
 
 
-def generate(options: argparse.Namespace) -> int:
-    """Continue prompts with a language model (T5: answer sources).
-
-    Prints each prompt with its continuation, or one JSON object a line with --json. Prompts come from the command
-    line, from a file with one a line, or from both. Options of generation have Hugging Face's names; those without
-    a flag of their own are given as --option NAME=VALUE.
-
-    Example:
-      tfloader generate gpt2_124M "The quick brown fox" --sample --top-p 0.9 --stream
-    """
-    import ast
-
-    import tfloader
-    from tfloader.files import read_text
-
-    prompts = list(options.prompts_given)
-    if options.prompts:
-        prompts += [line for line in read_text(options.prompts).splitlines() if line.strip()]
-    if not prompts:
-        raise tfloader.ConfigError("There is no prompt: give one as an argument, or a file with --prompts FILE.")
-    asked: dict[str, Any] = {"max_new_tokens": options.max_new_tokens}
-    asked |= {"do_sample": True} if options.sample else {}
-    for name in ("temperature", "top_k", "top_p", "num_beams", "seed"):
-        asked |= {name: getattr(options, name)} if getattr(options, name) is not None else {}
-    for item in options.option:
-        name, _, value = item.partition("=")
-        try:
-            asked[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            asked[name] = value
-    tfloader.GenerationOptions.of(**asked)  # before the model is loaded
-    load = {"application": options.application} if options.application else {}
-    model = tfloader.load(options.path, dtype=options.dtype, **load)
-    generator = tfloader.TextGenerator(model, tfloader.load_tokenizer(options.path, model.transformer.config.family))
-    answers = model.transformer.config.family == "t5"  # nothing is continued: the text stands alone
-    if options.stream:
-        for prompt in prompts:
-            print("" if answers else prompt, end="", flush=True)
-            for piece in generator.stream(prompt, **asked):
-                print(piece, end="", flush=True)
-            print()
-        return 0
-    progress = _progress(len(prompts))
-    for start in range(0, len(prompts), options.batch_size):
-        batch = prompts[start : start + options.batch_size]
-        for prompt, text in zip(batch, generator.generate(batch, **asked), strict=True):
-            if options.json:
-                import json
-
-                print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), flush=True)
-            else:
-                print(text if answers else prompt + text, flush=True)
-        progress(start + len(batch))
-    return 0
-
-
-def _progress(total: int) -> Any:
-    """A function that shows how many of `total` are done; nothing where stderr is no terminal."""
-    if not sys.stderr.isatty() or total < 2:
-        return lambda done: None
-    from keras.utils import Progbar
-
-    bar = Progbar(total, unit_name="prompt")
-    return bar.update
-
-
 def argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     """What a command line takes, in the words of `ArgumentParser.add_argument`."""
     return names, settings
@@ -145,10 +80,9 @@ COMMANDS = {
     info: (PATH, JSON),
     verify: (PATH, JSON),
     generate: (
-        PATH,
-        argument("prompts_given", metavar="PROMPT", nargs="*", help="what to continue"),
+        argument("given", metavar="MODEL_OR_PROMPT", nargs="*", help="a checkpoint's path, and what to continue"),
         argument("--prompts", metavar="FILE", help="a text file with one prompt a line"),
-        argument("--max-new-tokens", type=int, default=64, help="at most so many new tokens (default 64)"),
+        argument("--max-new-tokens", type=int, help="at most so many new tokens (default 64)"),
         argument("--sample", action="store_true", help="draw tokens at random in place of the likeliest"),
         argument("--temperature", type=float),
         argument("--top-k", type=int),
@@ -156,6 +90,7 @@ COMMANDS = {
         argument("--num-beams", type=int),
         argument("--seed", type=int, help="makes samples reproducible"),
         argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option"),
+        argument("--no-defaults", action="store_true", help="do not read the folder's generation_config.json"),
         argument("--application", choices=("lm", "unilm"), help="for BERT: how it reads"),
         argument("--dtype", help="such as bfloat16"),
         argument("--batch-size", type=int, default=8, help="prompts decoded together (default 8)"),

@@ -23,6 +23,7 @@ from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
 from tfloader.naming import detect_release
 from tfloader.naming.base import Release, Row, counts
+from tfloader.training.lora import adapted
 
 CACHE_LINE = 64  # bytes; also the alignment that TensorFlow needs to take memory over as it is
 READERS = 2
@@ -161,8 +162,11 @@ def _same_bits(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def _strangers(transformer: Any, filled: Collection[int]) -> list[Any]:
-    """Variables of the model that no row fills, less those that a conditional norm adds (they start at zero)."""
+    """Variables of the model that no row fills, less those of the condition and of the terms that start at zero."""
     new = set()
+    if transformer.layer_norm_cond is not None:
+        condition = keras.Model(transformer.additional_inputs, transformer.layer_norm_cond)
+        new.update(id(variable) for variable in condition.weights)
     for layer in transformer.layers.values():
         for name in ("beta_dense", "gamma_dense", "scale_dense", "hidden_dense"):
             if hasattr(layer, name):
@@ -259,19 +263,19 @@ def tensor_view(tensor: Any) -> np.ndarray:
 
 
 def tensors_to_save(transformer: Any, release: Release) -> list[tuple[str, TensorSpec, Any]]:
-    """All tensors of a model as a release names them: (name, spec, function that makes the array).
+    """All tensors of a model as a release names them: (name, spec, function that makes the array). LoRA is merged.
 
     Raises:
         WeightsError: the release has no place for some variables.
     """
     result, covered = {}, set()
     for row in release.naming.expand(counts(transformer.config)):
-        variables = [transformer.variable(path) for path in row.ours]
+        variables = [_as_saved(transformer, path) for path in row.ours]
         if any(variable is None for variable in variables):
             continue
         shape = tuple(row.op.their_shape(*(tuple(variable.shape) for variable in variables)))
         spec = TensorSpec(shape, keras.backend.standardize_dtype(variables[0].dtype))
-        covered.update(id(variable) for variable in variables)
+        covered.update(id(part) for variable in variables for part in getattr(variable, "parts", [variable]))
         result[row.theirs] = (spec, _maker(row, variables))
     for copy in release.naming.duplicates:
         if copy.written and copy.of in result:
@@ -280,6 +284,13 @@ def tensors_to_save(transformer: Any, release: Release) -> list[tuple[str, Tenso
     if strangers:
         raise WeightsError(f"A {release.title} checkpoint has no place for these variables:\n{listing(strangers)}")
     return [(name, spec, make) for name, (spec, make) in result.items()]
+
+
+def _as_saved(transformer: Any, path: str) -> Any | None:
+    """The variable of a path, or where its layer has LoRA, what stands for it with the adapter merged into it."""
+    layer, _, name = path.rpartition("/")
+    found = adapted(transformer.variable(layer))
+    return found if found and found.base.name == name else transformer.variable(path)
 
 
 def _maker(row: Row, variables: Sequence[Any]) -> Any:
@@ -291,10 +302,10 @@ def _array(variable: Any) -> np.ndarray:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        value = tf.convert_to_tensor(getattr(variable, "value", variable))  # a LoRA kernel is a tensor already
+        value = tf.convert_to_tensor(variable.value)
         if "CPU" in value.device and value.shape.num_elements():
             return tensor_view(value)
-    return np.asarray(keras.ops.convert_to_numpy(variable))
+    return np.asarray(keras.ops.convert_to_numpy(variable.value))
 
 
 def as_mapping(transformer: Any, release: Release) -> Mapping[str, np.ndarray]:

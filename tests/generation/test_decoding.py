@@ -118,13 +118,42 @@ def test_t5_with_small_buffers_gives_the_same_tokens(monkeypatch):
     assert parts.sequences == whole.sequences
 
 
-def test_a_second_call_with_other_sizes_and_numbers_compiles_nothing():
-    made = TextGenerator(tfloader.load(CHECKPOINTS / "hf_gpt2"))
-    sample = {"do_sample": True, "seed": 1}
-    made.generate_ids([[5, 6, 7]], max_new_tokens=4, temperature=0.7, top_k=5, **sample)
-    traces = made.decoder.traces
-    made.generate_ids([[5], [1, 2, 3, 4, 5]], max_new_tokens=9, temperature=1.3, top_k=9, **sample)
-    assert made.decoder.traces == traces == 2
+STRATEGIES = {
+    "greedy": ({}, {}),
+    "sampling": (
+        {"do_sample": True, "seed": 1, "temperature": 0.7, "top_k": 5},
+        {"temperature": 1.3, "top_k": 9, "seed": [3, 4]},
+    ),
+    "beams": ({"num_beams": 3}, {"length_penalty": 2.0}),
+    "groups of beams": (
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+        {"diversity_penalty": 2.0},
+    ),
+    "contrastive": ({"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.2}),
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_second_call_with_other_sizes_and_numbers_compiles_nothing(strategy):
+    first, other = STRATEGIES[strategy]
+    made = TextGenerator(generator("hf_gpt2").transformer)
+    for sizes, options in (([3], first), ([1, 5], {**first, **other}), ([9, 2, 4], first)):
+        made.generate_ids([[7] * size for size in sizes], max_new_tokens=2 + sum(sizes), **options)
+    assert made.decoder.traces == 2  # the prompt and the loop
+
+
+@pytest.mark.parametrize("name", ["hf_gpt2", "hf_t5_v11"])
+def test_a_prompts_samples_are_the_same_in_any_company(name):
+    made = generator(name)
+    options = {"do_sample": True, "seed": 1, "max_new_tokens": 8, "eos_token_id": None}
+    prompts = [[5, 6], [7, 8, 9, 10], [5], [5, 6]]
+    together = made.generate_ids(prompts, **options).sequences
+    assert [made.generate_ids([prompt], **options).sequences[0] for prompt in prompts] == together
+    assert len(set(map(tuple, together))) == 3 and together[0] == together[3]
+    three = made.generate_ids(prompts, num_return_sequences=3, **options).sequences
+    assert three[::3] == together and len(set(map(tuple, three))) == 9
+    own = made.generate_ids(prompts, **{**options, "seed": [1, 1, 2, 3]}).sequences
+    assert own[:2] == together[:2] and own[2] != together[2] and own[3] != together[3]
 
 
 def test_a_seed_makes_samples_reproducible_and_another_one_changes_them():
@@ -133,7 +162,8 @@ def test_a_seed_makes_samples_reproducible_and_another_one_changes_them():
     first = made.generate_ids([[5, 6]], seed=1, **options).sequences
     assert made.generate_ids([[5, 6]], seed=1, **options).sequences == first
     assert made.generate_ids([[5, 6]], seed=2, **options).sequences != first
-    assert len(first) == 3 and len({tuple(ids) for ids in first}) == 3
+    assert made.generate_ids([[5, 6]], **options).sequences != made.generate_ids([[5, 6]], **options).sequences
+    assert len({tuple(ids) for ids in first}) == 3
 
 
 def test_samples_follow_the_models_distribution():
@@ -164,8 +194,14 @@ BAD = [
     ([[5], [999]], {}, r"prompt 1 has ids outside 0 to 296"),
     ([], {}, "there is no prompt"),
     ([[5] * 30], {"max_new_tokens": 20}, "exceeds the model's 37 positions"),
+    ([[5], [5.5]], {}, "prompt 1 is not a list of token ids"),
+    ([[5], [-1]], {}, r"prompt 1 has ids outside 0 to 296"),
     ([[5]], {"num_beams": 400}, "more than the vocabulary"),
     ([[5]], {"temperature": 0.0, "do_sample": True}, "temperature"),
+    ([[5]], {"temperature": -1, "do_sample": True}, "temperature"),
+    ([[5]], {"top_p": 1.01, "do_sample": True}, "top_p must be above 0 and at most 1"),
+    ([[5]], {"top_p": 0, "do_sample": True}, "top_p must be above 0 and at most 1"),
+    ([[5]], {"do_sample": True, "seed": [1, 2]}, "seed has 2 numbers, but there are 1 prompts"),
     ([[5]], {"max_new_token": 3}, "max_new_tokens"),
     ([[5]], {"top_p": 0.9}, "do_sample"),
 ]
@@ -177,14 +213,19 @@ def test_what_cannot_be_generated_is_refused_with_the_reason(prompts, options, m
         generator("hf_gpt2").generate_ids(prompts, **options)
 
 
-def test_not_a_number_in_the_logits_is_a_named_error_not_a_loop():
-    from tfloader.generation.processors import GenerationError
-
+@pytest.fixture(scope="module")
+def broken():
     model = tfloader.load(CHECKPOINTS / "hf_gpt2")
     model.get_layer("Output-Norm").gamma.assign(np.full(48, np.nan))
-    for options in ({}, {"num_beams": 2}):
-        with pytest.raises(GenerationError, match="NaN"):
-            TextGenerator(model).generate_ids([[5, 6]], max_new_tokens=30, **options)
+    return TextGenerator(model)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_not_a_number_in_the_logits_is_a_named_error_not_a_loop(strategy, broken):
+    from tfloader.generation.processors import GenerationError
+
+    with pytest.raises(GenerationError, match="NaN"):
+        broken.generate_ids([[5, 6]], max_new_tokens=30, **STRATEGIES[strategy][0])
 
 
 def test_an_encoder_cannot_generate():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from tfloader import ConfigError
 from tfloader.generation.option_rules import RULES
 from tfloader.generation.options import GenerationOptions
 from tfloader.generation.trie import Trie
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_defaults_are_plain_greedy_search():
@@ -24,6 +29,14 @@ def test_defaults_are_plain_greedy_search():
 
 def test_every_option_has_a_rule():
     assert list(RULES) and set(RULES) == {item.name for item in dataclasses.fields(GenerationOptions)}
+
+
+def test_every_option_is_documented_with_its_default():
+    text = (ROOT / "docs" / "generation.md").read_text("utf-8")
+    table = {name: cell.strip(" `") for name, cell in re.findall(r"^\| `(\w+)` \|(.*?)\|", text, re.MULTILINE)}
+    written = {name: None if cell in ("", "the model's") else ast.literal_eval(cell) for name, cell in table.items()}
+    defaults = {item.name: item.default for item in dataclasses.fields(GenerationOptions)}
+    assert written == defaults
 
 
 def test_lists_arrays_and_single_values_are_kept_as_plain_tuples():
@@ -67,6 +80,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, hint):
     {
         "do_sample": [1, "yes", None],
         "num_beams": [0, -1, 1.0, True, None],
+        "num_beam_groups": [0, 1.0],
         "num_return_sequences": [0],
         "max_new_tokens": [0, -5, 2.5, 2**31],
         "min_new_tokens": [-1],
@@ -75,9 +89,11 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, hint):
         "top_p": [0, -0.1, 1.1, float("nan")],
         "min_p": [-0.1, 1.5],
         "typical_p": [0, 2],
+        "penalty_alpha": [0, -0.1, 1.1],
         "repetition_penalty": [0, -1],
         "no_repeat_ngram_size": [-1, 1.5],
         "length_penalty": [None, float("inf")],
+        "diversity_penalty": [-0.1, float("nan"), None],
         "early_stopping": ["always", 1, None],
         "eos_token_id": [-1, "2", [1, -1], [1.0], True],
         "pad_token_id": [-1, 1.5],
@@ -88,7 +104,8 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, hint):
         "prefix_allowed_tokens_fn": [[1, 2], 3],
         "logits_processor": [3, [len, 3]],
         "stop_strings": ["", ["a", ""], 3],
-        "seed": [-1, 1.5, 2**31],
+        "sliding_context": [0, -1, 2.5],
+        "seed": [-1, 1.5, 2**31, [1, -1], [1.5], "1"],
         "return_scores": [1],
     }.items(),
 )
@@ -107,10 +124,16 @@ def test_temperature_zero_says_what_to_do():
     ("options", "message"),
     [
         ({"temperature": 0.7}, "only sampling uses temperature: add do_sample=True"),
-        ({"top_k": 5, "top_p": 0.9}, "only sampling uses top_k, top_p"),
+        ({"top_p": 0.9, "min_p": 0.1}, "only sampling uses top_p, min_p"),
+        ({"top_k": 5}, "only sampling or contrastive search uses top_k: add do_sample=True or penalty_alpha"),
         ({"length_penalty": 2.0}, "only beam search uses length_penalty: add num_beams"),
         ({"early_stopping": True}, "only beam search uses early_stopping"),
         ({"do_sample": True, "num_beams": 2}, "not implemented"),
+        ({"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0}, "num_beams=4 is not a multiple of"),
+        ({"num_beam_groups": 2, "diversity_penalty": 1.0}, "num_beams=1 is not a multiple of num_beam_groups=2"),
+        ({"num_beams": 4, "num_beam_groups": 2}, "num_beam_groups needs a diversity_penalty above 0"),
+        ({"num_beams": 4, "diversity_penalty": 1.0}, "only diverse beam search uses diversity_penalty"),
+        ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0, "do_sample": True}, "not implemented"),
         ({"num_return_sequences": 2}, "more than num_beams=1"),
         ({"num_beams": 2, "num_return_sequences": 3}, "more than num_beams=2"),
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens=9 is more than max_new_tokens=8"),
@@ -130,6 +153,8 @@ def test_options_that_do_not_go_together_are_refused(options, message):
     [
         {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 1, "min_p": 0, "num_return_sequences": 3},
         {"num_beams": 4, "num_return_sequences": 4, "early_stopping": "never", "length_penalty": -1},
+        {"num_beams": 4, "num_return_sequences": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+        {"penalty_alpha": 0.6, "top_k": 4, "seed": [1, 2], "sliding_context": 30},
         {"temperature": 1, "top_k": None, "length_penalty": 1, "early_stopping": False},
     ],
 )
@@ -168,6 +193,13 @@ def test_a_trie_needs_a_stop_token_and_as_many_groups_as_prompts():
     options = options.replace(eos_token_id=0)
     options.check(10, prompts=2)
     with pytest.raises(ConfigError, match="for 2 prompts, but there are 3"):
+        options.check(10, prompts=3)
+
+
+def test_seeds_of_their_own_are_as_many_as_prompts():
+    options = GenerationOptions.of(do_sample=True, seed=[1, 2])
+    options.check(10, prompts=2)
+    with pytest.raises(ConfigError, match="seed has 2 numbers, but there are 3 prompts"):
         options.check(10, prompts=3)
 
 

@@ -4,18 +4,18 @@
 only attention is replaced. It works in two modes. `prefill` reads whole prompts and remembers their keys and values;
 `step` reads one token a row.
 
-The memory has two parts, so that no step copies what does not change: *frozen* keys and values, which are only read,
-and a short buffer of *recent* ones, of which one slot is written a step. Rows that continue one prompt (beams, several
-samples) share its frozen part.
+Keys and values are written in place, into a buffer of *recent* ones with one slot for each token. It begins with the
+prompt's, unless several rows continue one prompt (beams, several samples): these share a *frozen* part, only read.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfloader.errors import ConfigError
+from tfloader.generation.lean import few_rows_product, lean, many_rows_product, softmax, unflatten, weight
 from tfloader.layers.attention import hidden
 from tfloader.models.t5 import T5
 from tfloader.models.transformer import Transformer
@@ -62,11 +62,17 @@ class CachedBlocks:
         bias: on the scores of all keys; while stepping a tuple (frozen keys, recent keys).
         slot: the slot of `recent` that this step writes.
         copies: rows that share one row of `frozen` and `memory`.
+        hidden: [rows, length, size] the last hidden states of what was read last.
+        all_logits: whether logits are made for all positions, or for the last one alone.
     """
 
     stepping = False
+    all_logits = False
     remembering = True
     copies = 1
+
+    def layer(self, name: str, layer_class: Any, /, **arguments: Any) -> Any:
+        return lean(super().layer(name, layer_class, **arguments))
 
     def add(self, name: str, *tensors: Any) -> Any:
         total = tensors[0]
@@ -80,74 +86,81 @@ class CachedBlocks:
     def activate(self, name: str, x: Any, kind: Any) -> Any:
         return x  # generation works on logits
 
+    def language_model(self, x: Any) -> Any:
+        self.hidden = x
+        return super().language_model(x if self.all_logits or self.stepping else x[:, -1:])
+
     def token_embedding(self) -> Any:
         return TokenTable(super().token_embedding())
 
     def attention(self, name: str, x: Any, bias: Any, memory: Any = None, **arguments: Any) -> Any:
         layer = self.layers[self.prefix + name]
-        query = layer.heads(layer.query(x))
+        query = self.heads(layer, layer.query, x)
+        if layer.scaled:
+            query *= tf.cast(layer.head_size**-0.5, query.dtype)
         if memory is not None:
             if name not in self.memory:
-                self.memory[name] = keys_and_values(layer, memory)
-            return self.attend_to_source(layer, query, self.memory[name], bias)
+                self.memory[name] = self.keys_and_values(layer, memory)
+            return self.attend(layer, query, [Part(*self.memory[name], bias, shared=True)])
+        new = self.keys_and_values(layer, x)
         if not self.stepping:
-            keys, values = keys_and_values(layer, x)
             if self.remembering:
-                self.frozen[name] = (keys, values)
-            return layer.attend(layer.scores(query, keys), values, bias, training=False)
-        written = zip(self.recent[name], keys_and_values(layer, x), strict=True)
-        self.recent[name] = tuple(write(buffer, new, self.slot) for buffer, new in written)
-        return self.attend_to_both(layer, query, self.frozen[name], self.recent[name], bias)
+                self.frozen[name] = new
+            return self.attend(layer, query, [Part(*new, bias)])
+        self.recent[name] = tuple(write(*pair, self.slot) for pair in zip(self.recent[name], new, strict=True))
+        parts = [Part(*self.recent[name], bias[1])]
+        if name in self.frozen:
+            parts.insert(0, Part(*self.frozen[name], bias[0], shared=True))
+        return self.attend(layer, query, parts)
 
-    def attend_to_source(self, layer: Any, query: Any, source: Pair, bias: Any) -> Any:
-        """Attention of rows to the source of their prompt."""
-        scores = self.apart(layer.scores(self.together(query), source[0]))
-        if bias is not None:
-            scores = scores + self.spread(bias)
-        context = self.apart(tf.matmul(self.probabilities(scores, together=True), source[1]))
-        return self.project(layer, context)
+    def attend(self, layer: Any, query: Any, parts: list[Part]) -> Any:
+        """One softmax over the keys of all parts; scaled queries [rows, heads, length, head_size]."""
+        product = few_rows_product if self.stepping else many_rows_product
+        scores = []
+        for part in parts:
+            part_scores = self.apart(product(self.together(query, part), part.keys, turned=True), part)
+            scores.append(part_scores if part.bias is None else part_scores + self.spread(part))
+        shares = softmax(scores[0] if len(scores) == 1 else tf.concat(scores, axis=-1), query.dtype)
+        context, begin = None, 0
+        for part in parts:
+            end = begin + tf.shape(part.keys)[2]
+            own = shares if len(parts) == 1 else shares[..., begin:end]
+            seen = self.apart(product(self.together(own, part), part.values), part)
+            context, begin = seen if context is None else context + seen, end
+        length, size = query.shape[2], layer.num_heads * layer.head_size
+        if length != 1:
+            context = tf.transpose(context, (0, 2, 1, 3))
+        rows = tf.shape(context)[0] if length is None else -1
+        return lean(layer.output_dense)(tf.reshape(context, (rows, length or tf.shape(context)[1], size)))
 
-    def attend_to_both(self, layer: Any, query: Any, frozen: Pair, recent: Pair, bias: Any) -> Any:
-        """One softmax over the frozen and the recent keys."""
-        bias_frozen, bias_recent = bias
-        old = self.apart(layer.scores(self.together(query), frozen[0])) + self.spread(bias_frozen)
-        new = layer.scores(query, recent[0]) + bias_recent
-        weights = self.probabilities(tf.concat([old, new], axis=-1))
-        count = tf.shape(old)[-1]
-        context = self.apart(tf.matmul(self.together(weights[..., :count]), frozen[1]))
-        return self.project(layer, context + tf.matmul(weights[..., count:], recent[1]))
+    def heads(self, layer: Any, dense: Any, x: Any) -> Any:
+        """[rows, length, size] -> [rows, heads, length, head_size]"""
+        x = lean(dense)(x)
+        return tf.reshape(x, (-1, layer.num_heads, 1, layer.head_size)) if x.shape[1] == 1 else layer.heads(x)
 
-    def probabilities(self, scores: Any, together: bool = False) -> Any:
-        # Sums over hundreds of keys lose digits in half precision.
-        weights = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32)), scores.dtype)
-        return self.together(weights) if together else weights
-
-    def project(self, layer: Any, context: Any) -> Any:
-        shape = tf.shape(context)
-        context = tf.reshape(
-            tf.transpose(context, (0, 2, 1, 3)), (shape[0], shape[2], layer.num_heads * layer.head_size)
-        )
-        return layer.output_dense(context)
+    def keys_and_values(self, layer: Any, x: Any) -> Pair:
+        return self.heads(layer, layer.key, x), self.heads(layer, layer.value, x)
 
     # Rows of one prompt side by side as queries of one row, and back.
 
-    def together(self, x: Any) -> Any:
-        """[rows * copies, heads, 1, n] -> [rows, heads, copies, n]; whole sequences and single rows stay."""
-        if self.copies == 1:
+    def together(self, x: Any, part: Part) -> Any:
+        """[rows * copies, heads, 1, n] -> [rows, heads, copies, n], for a part that rows share."""
+        if self.copies == 1 or not part.shared:
             return x
         heads, size = x.shape[1], x.shape[3] or tf.shape(x)[3]
         return tf.transpose(tf.reshape(x, (-1, self.copies, heads, size)), (0, 2, 1, 3))
 
-    def apart(self, x: Any) -> Any:
+    def apart(self, x: Any, part: Part) -> Any:
         """The inverse of `together`."""
-        if self.copies == 1:
+        if self.copies == 1 or not part.shared:
             return x
         heads, size = x.shape[1], x.shape[3] or tf.shape(x)[3]
         return tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (-1, heads, 1, size))
 
-    def spread(self, bias: Any) -> Any:
+    def spread(self, part: Part) -> Any:
         """A bias for prompts, one for each of their rows."""
-        return bias if self.copies == 1 or bias.shape[0] == 1 else tf.repeat(bias, self.copies, axis=0)
+        alike = self.copies == 1 or not part.shared or part.bias.shape[0] == 1
+        return part.bias if alike else tf.repeat(part.bias, self.copies, axis=0)
 
     # T5
 
@@ -164,6 +177,19 @@ class CachedBlocks:
         return (bias_frozen + positions[..., :old], bias_recent + positions[..., old:]), context_bias
 
 
+class Part(NamedTuple):
+    """Keys and values [rows, heads, positions, head_size], and what is added to their scores.
+
+    Attributes:
+        shared: their rows are prompts, each of them read by all its rows.
+    """
+
+    keys: tf.Tensor
+    values: tf.Tensor
+    bias: tf.Tensor | None
+    shared: bool = False
+
+
 class TokenTable:
     """The token embedding, with the product of the tied output layer done without turning the table over."""
 
@@ -173,20 +199,20 @@ class TokenTable:
     def __call__(self, x: Any, reverse: bool = False) -> Any:
         if not reverse:
             return self.layer(x)
-        table = tf.cast(tf.convert_to_tensor(self.layer.embeddings), x.dtype)
-        shape = tf.shape(x)
-        flat = tf.matmul(tf.reshape(x, (-1, table.shape[1])), table, transpose_b=True)
-        return tf.reshape(flat, (shape[0], shape[1], table.shape[0]))
-
-
-def keys_and_values(layer: Any, x: Any) -> Pair:
-    return layer.heads(layer.key(x)), layer.heads(layer.value(x))
+        table = weight(self.layer.embeddings, x.dtype)
+        flat = tf.reshape(x, (-1, table.shape[1]))
+        if x.dtype == tf.float32:
+            # With few rows this order takes three quarters of the time; in half precision it is the other way round.
+            return unflatten(tf.transpose(tf.matmul(table, flat, transpose_b=True)), x)
+        return unflatten(tf.matmul(flat, table, transpose_b=True), x)
 
 
 def write(buffer: Any, new: Any, slot: Any) -> Any:
-    """The buffer [rows, heads, slots, size] with one slot replaced."""
-    here = (tf.range(tf.shape(buffer)[2]) == slot)[None, None, :, None]
-    return tf.where(here, new, buffer)
+    """The buffer [rows, heads, slots, size] with one slot replaced; in place, where nothing else holds the buffer."""
+    begin = tf.stack([0, 0, slot])
+    return tf.raw_ops.TensorStridedSliceUpdate(
+        input=buffer, begin=begin, end=begin + 1, strides=[1, 1, 1], value=new, begin_mask=0b011, end_mask=0b011
+    )
 
 
 def visible(allowed: Any, dtype: str) -> Any:

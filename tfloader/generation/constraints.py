@@ -91,7 +91,7 @@ def _ask(handle: Any, tokens: Any, real: Any, vocab: Any) -> Any:
 def _answers(options: GenerationOptions, tokens: Any, real: Any, vocab: int) -> Any:
     places = []
     for row, (ids, present) in enumerate(zip(tokens, real, strict=True)):
-        prompt = row // options.sequences_per_prompt
+        prompt = row // options.rows_per_prompt
         allowed = np.asarray(list(options.prefix_allowed_tokens_fn(prompt, ids[present].tolist())), "int64")
         if allowed.size and not 0 <= allowed.min() <= allowed.max() < vocab:
             raise ConfigError(

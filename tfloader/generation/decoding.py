@@ -1,8 +1,8 @@
 """The decoding core: one prefill of the prompts, then a compiled loop of one-token steps.
 
 `Decoder` is made once for a model and keeps its compiled functions. They are traced with open shapes: another prompt
-length, number of rows or maximum length compiles nothing. The loop runs until its buffer of recent keys is full
-(`SLOTS` steps) or all rows are done; between such stretches the host moves the buffer to where it is only read.
+length, number of rows or maximum length compiles nothing. The loop runs until its buffer of keys and values is full
+(`SLOTS` steps) or all rows are done; between such stretches the host makes the buffer longer.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfloader.errors import ConfigError
-from tfloader.generation import processors
+from tfloader.generation import draws, processors
 from tfloader.generation.beam import BeamSearch
 from tfloader.generation.cache import REMEMBERED, cached, visible
+from tfloader.generation.contrastive import ContrastiveSearch
+from tfloader.generation.lean import compiled, held
 from tfloader.generation.options import GenerationOptions
 from tfloader.generation.sampling import OneToken
+from tfloader.generation.window import Window, window_for
 from tfloader.models.t5 import T5
 from tfloader.models.transformer import Transformer
 
@@ -31,8 +34,8 @@ class Generated(NamedTuple):
     Attributes:
         sequences: for each prompt its returned sequences in turn: lists of new token ids, without the prompt, up to
             and including the stop token.
-        scores: [sequences] sum of the log-probabilities of the chosen tokens; for beams divided by
-            length ** length_penalty, as they were ranked.
+        scores: [sequences] sum of the log-probabilities of the chosen tokens; for beams as they were ranked: less
+            diversity penalties, and divided by length ** length_penalty.
         token_scores: for each sequence the log-probabilities of its tokens, where they were asked for.
     """
 
@@ -58,9 +61,8 @@ class Decoder:
         self.is_t5 = isinstance(transformer, T5)
         self.dtype = transformer.dtype_policy.compute_dtype
         self.traces = 0
-        self._prefill: Callable | None = None
-        self._score: Callable | None = None
-        self._loops: dict[Any, Callable] = {}
+        self._variables: list[Any] | None = None
+        self._forget_functions()
 
     def generate(self, tokens: np.ndarray, real: np.ndarray, options: GenerationOptions) -> Generated:
         """Continues prompts until every row has stopped or has `max_new_tokens` new tokens.
@@ -77,69 +79,95 @@ class Decoder:
         self, tokens: np.ndarray, real: np.ndarray, options: GenerationOptions, steps: int | None = None
     ) -> Iterator[tuple[dict[str, Any], Any]]:
         """Yields (state, selector) after each stretch of at most `steps` steps."""
+        self._forget_functions()
         options.check(self.config.vocab_size, len(tokens))
-        self._check_length(tokens.shape[1], options.max_new_tokens)
-        selector = (BeamSearch if options.num_beams > 1 else OneToken)(options, self.config)
-        logits, fixed, position, start = self._read(tokens, real)
-        state = selector.start(logits, *start, room=SLOTS)
-        copies = selector.copies
-        state["position"] = tf.repeat(position, copies)
-        state["slot"] = tf.constant(0)
-        state["recent"] = self._fresh_slots(fixed["frozen"], copies)
+        selector = strategy(options)(options, self.config)
+        window = window_for(self.config, real, options)
+        prompts = tokens, real
+        tokens, real = (np.repeat(item, selector.repeats, axis=0) for item in prompts)
+        logits, hidden, fixed, position = self._read(*window.view(tokens, real, real.sum(axis=1)))
+        state = selector.start(logits, *self._text(tokens, real), SLOTS + 1, hidden)
+        if options.do_sample:
+            state["streams"] = tf.constant(draws.streams(*prompts, options))
+        state["position"] = tf.repeat(position, selector.copies)
+        fixed, buffers = self._buffers(fixed, selector)
+        state |= buffers
         state["stop_at"] = tf.constant(options.max_new_tokens)
         numbers = {name: tf.convert_to_tensor(value) for name, value in processors.numbers(options).items()}
         loop = self._loop(selector, options)
         while True:
-            budget = tf.constant(SLOTS if steps is None else steps)
-            state = loop(state, fixed, numbers, budget)
+            # The token that fresh logits give is no step, but needs a place too.
+            room = window.steps_left(text_length(state)) - int(state["fresh"])
+            budget = min(SLOTS if steps is None else steps, room)
+            state = loop(state, fixed, numbers, tf.constant(budget))
             processors.raise_fault(int(state["fault"]), options)
-            finished = bool(selector.is_finished(state))
             yield state, selector
-            if finished:
+            if selector.is_finished(state):
                 return
-            if int(state["slot"]) == slots_of(state["recent"]):
-                state, fixed = self._make_room(state, fixed, selector)
+            if not window.steps_left(text_length(state)):
+                state, fixed = self._read_anew(state, window, selector)
+            elif not slots_left(state):
+                state = self._make_room(state, selector)
 
     def score(self, tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
         """[rows] sums of the log-probabilities of all tokens but the first; arguments as for `generate`."""
-        if self.is_t5:
-            raise ConfigError("T5 scores targets for sources: use the model itself, which gives the logits.")
+        if self.config.application != "lm":
+            raise ConfigError("T5 and UniLM score targets for sources: use the model itself, which gives the logits.")
+        longest, most = int(real.sum(axis=1).max()), self.config.max_position_embeddings
+        if most is not None and longest > most:
+            raise ConfigError(f"The longest text has {longest} tokens, more than the model's {most} positions. Cut it.")
+        self._forget_functions()
         if self._score is None:
             spec = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)
-            self._score = tf.function(self._score_prompt, input_signature=spec, autograph=False)
+            self._score = compiled(self._score_prompt, spec)
         return self._score(tf.constant(tokens, tf.int32), tf.constant(real, tf.bool)).numpy()
 
     def _score_prompt(self, tokens: Any, real: Any) -> Any:
         self.traces += 1
         x, _ = self._read_prompt(tokens, real)
+        self.model.all_logits = True
         scores = tf.nn.log_softmax(tf.cast(self.model.head(x[:, :-1]), tf.float32))
         scores = tf.gather(scores, tokens[:, 1:], axis=2, batch_dims=2)
         return tf.reduce_sum(tf.where(real[:, :-1], scores, 0.0), axis=1)
 
     # ---- the parts
 
-    def _read(self, tokens: np.ndarray, real: np.ndarray) -> tuple[Any, dict[str, Any], Any, tuple[Any, Any]]:
+    def _forget_functions(self) -> None:
+        """Drops the compiled functions where the layers' variables are no longer those that they hold (LoRA)."""
+        variables = [weight for layer in self.transformer.layers.values() for weight in layer.weights]
+        if self._variables is None or list(map(id, variables)) != list(map(id, self._variables)):
+            self._variables = variables  # kept, so that no other variable gets their ids
+            self._prefill: Callable | None = None
+            self._score: Callable | None = None
+            self._loops: dict[Any, Callable] = {}
+
+    def _read(self, tokens: np.ndarray, real: np.ndarray) -> tuple[Any, Any, dict[str, Any], Any]:
+        """(logits of the next token, last hidden states, what all steps read, position of the next token)."""
         if self._prefill is None:
             spec = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)
             read = self._prefill_t5 if self.is_t5 else self._prefill_prompt
-            self._prefill = tf.function(read, input_signature=spec, autograph=False)
-        logits, fixed, position = self._prefill(tf.constant(tokens, tf.int32), tf.constant(real, tf.bool))
+            self._prefill = compiled(read, spec)
+        return self._prefill(tf.constant(tokens, tf.int32), tf.constant(real, tf.bool))
+
+    def _text(self, tokens: np.ndarray, real: np.ndarray) -> tuple[Any, Any]:
+        """What the new tokens are written behind: the prompt, or T5's start token."""
         if self.is_t5:
             tokens = np.full((len(tokens), 1), self._start_id(), "int32")
             real = np.ones_like(tokens, bool)
-        return logits, fixed, position, (tf.constant(tokens, tf.int32), tf.constant(real, tf.bool))
+        return tf.constant(tokens, tf.int32), tf.constant(real, tf.bool)
 
-    def _prefill_prompt(self, tokens: Any, real: Any) -> tuple[Any, dict[str, Any], Any]:
+    def _prefill_prompt(self, tokens: Any, real: Any) -> tuple[Any, Any, dict[str, Any], Any]:
         self.traces += 1
         x, position = self._read_prompt(tokens, real)
-        logits = tf.cast(self.model.head(x[:, -1:])[:, 0], tf.float32)
+        logits = tf.cast(self.model.head(x)[:, -1], tf.float32)
         fixed = {
             "frozen": self.model.frozen,
             "frozen_bias": visible(real[:, None, None, :], self.dtype),
+            "padding": tf.reduce_sum(tf.cast(~real, tf.int32), axis=1),
             "memory": {},
             "memory_bias": tf.zeros((0,), self.dtype),
         }
-        return logits, fixed, position[:, -1] + 1
+        return logits, self.model.hidden, fixed, position[:, -1] + 1
 
     def _read_prompt(self, tokens: Any, real: Any) -> tuple[Any, Any]:
         """Last hidden states and positions of whole prompts; a UniLM's prompt sees itself on both sides."""
@@ -155,7 +183,7 @@ class Decoder:
             x = model.block(x, index)
         return x, position
 
-    def _prefill_t5(self, tokens: Any, real: Any) -> tuple[Any, dict[str, Any], Any]:
+    def _prefill_t5(self, tokens: Any, real: Any) -> tuple[Any, Any, dict[str, Any], Any]:
         self.traces += 1
         model = self._reading()
         model.remembering = False
@@ -167,18 +195,20 @@ class Decoder:
         fixed = {
             "frozen": model.frozen,
             "frozen_bias": tf.zeros([rows, 1, 1, 1], self.dtype),
+            "padding": tf.zeros([rows], tf.int32),
             "memory": model.memory,
             "memory_bias": memory_bias,
         }
-        return logits, fixed, tf.ones([rows], tf.int32)
+        return logits, model.hidden, fixed, tf.ones([rows], tf.int32)
 
-    def _step(self, state: dict[str, Any], fixed: dict[str, Any], copies: int) -> tuple[Any, dict[str, Any]]:
-        """Reads the last token of each row; returns the logits of the next one and the written buffers."""
+    def _step(self, state: dict[str, Any], fixed: dict[str, Any], copies: int) -> dict[str, Any]:
+        """Reads the last token of each row; returns the entries of the state that change by that."""
         model = self.model
         model.stepping, model.copies, model.slot = True, copies, state["slot"]
         model.frozen, model.recent, model.memory = fixed["frozen"], dict(state["recent"]), fixed["memory"]
-        seen = (tf.range(slots_of(state["recent"])) <= state["slot"])[None, None, None, :]
-        model.bias = (fixed["frozen_bias"], visible(seen, self.dtype))
+        place = tf.range(slots_of(state["recent"]))
+        seen = (place >= fixed["padding"][:, None]) & (place <= state["slot"])
+        model.bias = (fixed["frozen_bias"], visible(seen[:, None, None, :], self.dtype))
         last = state["last"][:, None]
         if self.is_t5:
             logits = model.decode(last, REMEMBERED, fixed["memory_bias"])
@@ -187,56 +217,57 @@ class Decoder:
             for index in range(self.config.num_hidden_layers):
                 x = model.block(x, index)
             logits = model.head(x)
-        return tf.cast(logits[:, 0], tf.float32), model.recent
+        found = {"logits": tf.cast(logits[:, 0], tf.float32), "recent": model.recent, "hidden": model.hidden[:, 0]}
+        return {name: value for name, value in found.items() if name in state}
 
     def _loop(self, selector: Any, options: GenerationOptions) -> Callable:
-        key = processors.signature(options)
+        key = (selector.copies, processors.signature(options))
         if key not in self._loops:
             process = processors.build(options, self.config.vocab_size)
 
             def loop(state: Any, fixed: Any, numbers: Any, budget: Any) -> Any:
                 self.traces += 1
 
+                def choose(state: Any) -> tuple[Any, Any]:
+                    return selector.select(state, process, numbers)
+
                 def more(state: Any, done_steps: Any) -> Any:
-                    room = state["slot"] < slots_of(state["recent"])
-                    return room & (done_steps < budget) & ~selector.is_finished(state)
+                    return (slots_left(state) > 0) & (done_steps < budget) & ~selector.is_finished(state)
 
                 def body(state: Any, done_steps: Any) -> Any:
-                    state, parents = selector.select(state, process, numbers)
-                    if parents is not None:
-                        state["recent"] = tf.nest.map_structure(lambda x: tf.gather(x, parents), state["recent"])
-
-                    def read() -> Any:
-                        return self._step(state, fixed, selector.copies)
-
-                    def skip() -> Any:
-                        return state["logits"], state["recent"]
-
-                    state["logits"], state["recent"] = tf.cond(selector.is_finished(state), skip, read)
+                    state |= self._step(state, fixed, selector.copies)
                     state["slot"] += 1
                     state["position"] += 1
+                    state, parents = choose(state)
+                    if parents is not None:
+                        state["recent"] = tf.nest.map_structure(lambda x: tf.gather(x, parents), state["recent"])
                     return state, done_steps + 1
 
-                return tf.while_loop(more, body, (state, tf.constant(0)), parallel_iterations=1)[0]
+                # Buffers that went through tf.cond could not be written in place. Nothing of the rows' own is in them
+                # where logits are fresh from a prompt: their order does not matter yet.
+                rest = {name: value for name, value in state.items() if name != "recent"}
+                state = state | tf.cond(state["fresh"], lambda: choose(rest)[0], lambda: rest)
+                state["fresh"] = tf.constant(False)
+                with held(self.transformer.model.variables, self.dtype):
+                    return tf.while_loop(more, body, (state, tf.constant(0)), parallel_iterations=1)[0]
 
             self._loops[key] = self._open_shapes(loop)
         return self._loops[key]
 
     def _open_shapes(self, function: Callable) -> Callable:
-        """A tf.function that is traced once, at its first call, for all sizes that later calls may have."""
-        compiled: list[Callable] = []
+        """A compiled function that is traced once, at its first call, for all sizes that later calls may have."""
+        made: list[Callable] = []
 
         def call(*arguments: Any) -> Any:
-            if not compiled:
-                signature = tf.nest.map_structure(_open, arguments)
-                compiled.append(tf.function(function, input_signature=signature, autograph=False))
-            return compiled[0](*arguments)
+            if not made:
+                made.append(compiled(function, tf.nest.map_structure(_open, arguments)))
+            return made[0](*arguments)
 
         return call
 
     def _reading(self) -> Any:
         model = self.model
-        model.stepping, model.copies = False, 1
+        model.stepping, model.all_logits, model.copies = False, False, 1
         model.frozen, model.recent, model.memory = {}, {}, {}
         return model
 
@@ -246,46 +277,70 @@ class Decoder:
             inputs["Input-Segment"] = tf.fill(tf.shape(tokens), segment)
         return inputs
 
-    def _fresh_slots(self, frozen: dict[str, Any], copies: int) -> dict[str, Any]:
-        def zeros(x: Any) -> Any:
-            return tf.zeros([x.shape[0] * copies, x.shape[1], SLOTS, x.shape[3]], x.dtype)
+    def _buffers(self, fixed: dict[str, Any], selector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the steps after a prompt read, and the entries of the state for what they write."""
+        prompt, copies = fixed["frozen"], selector.copies
+        if copies == 1:
+            fixed = fixed | {"frozen": {}, "frozen_bias": fixed["frozen_bias"][..., :0]}
+            recent, slot = longer(prompt), slots_of(prompt)
+        else:
+            fixed = fixed | {"padding": tf.zeros([1], tf.int32)}
+            recent = tf.nest.map_structure(
+                lambda x: tf.zeros([x.shape[0] * copies, x.shape[1], SLOTS, x.shape[3]], x.dtype), prompt
+            )
+            slot = tf.constant(0)
+        return fixed, {"recent": recent, "slot": slot, "fresh": tf.constant(True)}
 
-        return tf.nest.map_structure(zeros, frozen)
+    def _make_room(self, state: Any, selector: Any) -> Any:
+        """The state with `SLOTS` more slots."""
+        return self._widened(state, selector, SLOTS) | {"recent": longer(state["recent"])}
 
-    def _make_room(self, state: Any, fixed: Any, selector: Any) -> tuple[Any, Any]:
-        """After a full buffer: one row a prompt freezes it, rows that share a prompt get a longer one."""
-        state, fixed = dict(state), dict(fixed)
-        for name in selector.columns:
-            state[name] = tf.pad(state[name], [[0, 0]] * (len(state[name].shape) - 1) + [[0, SLOTS]])
-        if selector.copies > 1:
-            longer = [[0, 0], [0, 0], [0, SLOTS], [0, 0]]
-            state["recent"] = tf.nest.map_structure(lambda x: tf.pad(x, longer), state["recent"])
-            return state, fixed
-        fixed["frozen"] = tf.nest.map_structure(
-            lambda old, new: tf.concat([old, new], axis=2), fixed["frozen"], state["recent"]
-        )
-        fixed["frozen_bias"] = tf.pad(fixed["frozen_bias"], [[0, 0], [0, 0], [0, 0], [0, SLOTS]])
-        state["recent"] = tf.nest.map_structure(tf.zeros_like, state["recent"])
-        state["slot"] = tf.constant(0)
-        return state, fixed
+    def _read_anew(self, state: Any, window: Window, selector: Any) -> tuple[Any, Any]:
+        """When positions run out: the texts are read again, the full ones from their last part."""
+        tokens, real = (state[name].numpy()[:, : int(state["used"])] for name in ("tokens", "real"))
+        logits, _, fixed, position = self._read(*window.view(tokens, real, text_length(state)))
+        state = self._widened(state, selector, SLOTS + 1 - int(slots_left(state)))
+        fixed, buffers = self._buffers(fixed, selector)
+        return state | {"logits": logits, "position": position} | buffers, fixed
+
+    def _widened(self, state: Any, selector: Any, by: int) -> Any:
+        """The state with room for more tokens."""
+
+        def wider(x: Any) -> Any:
+            return tf.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, by]])
+
+        return state | {name: wider(state[name]) for name in selector.columns}
 
     def _start_id(self) -> int:
         start = self.config.decoder_start_token_id
         return self.config.pad_token_id if start is None else start
 
-    def _check_length(self, prompt: int, new: int) -> None:
-        most = self.config.max_position_embeddings
-        if not self.is_t5 and most is not None and prompt + new > most:
-            raise ConfigError(
-                f"The longest prompt has {prompt} tokens; with max_new_tokens={new} that exceeds the model's {most} "
-                f"positions. Shorten the prompt or ask for at most {max(most - prompt, 0)} new tokens."
-            )
+
+def strategy(options: GenerationOptions) -> type:
+    """Who chooses the next tokens."""
+    if options.num_beams > 1:
+        return BeamSearch
+    return OneToken if options.penalty_alpha is None else ContrastiveSearch
 
 
 def slots_of(recent: dict[str, Any]) -> Any:
-    """How many steps a buffer holds."""
+    """How many keys a buffer holds."""
     keys, _ = next(iter(recent.values()))
     return tf.shape(keys)[2]
+
+
+def slots_left(state: dict[str, Any]) -> Any:
+    return slots_of(state["recent"]) - state["slot"]
+
+
+def longer(recent: dict[str, Any]) -> dict[str, Any]:
+    """A buffer with `SLOTS` more slots."""
+    return tf.nest.map_structure(lambda x: tf.pad(x, [[0, 0], [0, 0], [0, SLOTS], [0, 0]]), recent)
+
+
+def text_length(state: dict[str, Any]) -> np.ndarray:
+    """[rows] real tokens of prompt and output; the last was not read yet, unless logits are fresh from a prompt."""
+    return state["position"].numpy() + (not state["fresh"])
 
 
 def _open(value: Any) -> tf.TensorSpec:

@@ -9,8 +9,19 @@ from typing import Any
 
 from tfloader.generation.trie import Trie
 
-ONLY_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
-ONLY_BEAMS = ("length_penalty", "early_stopping")
+FILTERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+# Options that one strategy alone uses: (its name, how to ask for it, when it is on, the options).
+USED_BY: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool], tuple[str, ...]], ...] = (
+    ("sampling", "do_sample=True", lambda o: o["do_sample"], ("temperature", "top_p", "min_p", "typical_p")),
+    (
+        "sampling or contrastive search",
+        "do_sample=True or penalty_alpha",
+        lambda o: o["do_sample"] or o["penalty_alpha"] is not None,
+        ("top_k",),
+    ),
+    ("beam search", "num_beams above 1", lambda o: o["num_beams"] > 1, ("length_penalty", "early_stopping")),
+    ("diverse beam search", "num_beam_groups above 1", lambda o: o["num_beam_groups"] > 1, ("diversity_penalty",)),
+)
 # Names that other libraries use, or that Hugging Face has and we give another meaning or none.
 OTHER_NAMES = {
     "max_length": "max_new_tokens (which does not count the prompt)",
@@ -39,12 +50,18 @@ def conflicts(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterato
         yield "min_new_tokens={min_new_tokens} is more than max_new_tokens={max_new_tokens}".format(**values)
     if sample and beams > 1:
         yield "beam search with sampling is not implemented: choose do_sample=True or num_beams above 1"
-    without_effect = [name for name in ONLY_SAMPLING if name in given]
-    if without_effect and not sample:
-        yield f"only sampling uses {', '.join(without_effect)}: add do_sample=True, or leave it out"
-    without_effect = [name for name in ONLY_BEAMS if name in given]
-    if without_effect and beams == 1:
-        yield f"only beam search uses {', '.join(without_effect)}: add num_beams above 1, or leave it out"
+    if values["penalty_alpha"] is not None and (sample or beams > 1):
+        yield "penalty_alpha asks for contrastive search, which neither do_sample nor num_beams goes with"
+    if values["penalty_alpha"] is not None and (values["top_k"] or 1) < 2:
+        yield "penalty_alpha needs top_k, how many candidates contrastive search compares: at least 2"
+    if beams % values["num_beam_groups"]:
+        yield "num_beams={num_beams} is not a multiple of num_beam_groups={num_beam_groups}".format(**values)
+    if values["num_beam_groups"] > 1 and not values["diversity_penalty"]:
+        yield "num_beam_groups needs a diversity_penalty above 0: without it all groups find the same"
+    for strategy, remedy, is_on, names in USED_BY:
+        without_effect = [name for name in names if name in given]
+        if without_effect and not is_on(values):
+            yield f"only {strategy} uses {', '.join(without_effect)}: add {remedy}, or leave it out"
     if not sample and values["num_return_sequences"] > beams:
         yield (
             "num_return_sequences={num_return_sequences} is more than num_beams={num_beams}, and without sampling "
@@ -108,12 +125,14 @@ def _real(words: str, test: Callable[[float], bool]) -> tuple[str, Callable]:
 
 SWITCH = ("True or False", lambda value: isinstance(value, bool))
 FRACTION = _real("above 0 and at most 1", lambda value: 0 < value <= 1)
+NOT_NEGATIVE = _real("0 or more", lambda value: value >= 0)
 ONE_OR_MORE_IDS = ("a token id or several", lambda value: _is_integer(value) or _is_ids(value))
 
 # name -> what its value must be, in words and as a test
 RULES: dict[str, tuple[str, Callable]] = {
     "do_sample": SWITCH,
     "num_beams": _whole(1),
+    "num_beam_groups": _whole(1),
     "num_return_sequences": _whole(1),
     "max_new_tokens": _whole(1),
     "min_new_tokens": _whole(0),
@@ -122,9 +141,11 @@ RULES: dict[str, tuple[str, Callable]] = {
     "top_p": FRACTION,
     "min_p": _real("from 0 to 1", lambda value: 0 <= value <= 1),
     "typical_p": FRACTION,
+    "penalty_alpha": FRACTION,
     "repetition_penalty": _real("above 0", lambda value: value > 0),
     "no_repeat_ngram_size": _whole(0),
     "length_penalty": _real("a finite number", lambda value: True),
+    "diversity_penalty": NOT_NEGATIVE,
     "early_stopping": ('False, True or "never"', lambda value: isinstance(value, bool) or value == "never"),
     "eos_token_id": ONE_OR_MORE_IDS,
     "pad_token_id": _whole(0),
@@ -135,6 +156,10 @@ RULES: dict[str, tuple[str, Callable]] = {
     "prefix_allowed_tokens_fn": ("a function or a Trie", lambda value: callable(value) or isinstance(value, Trie)),
     "logits_processor": ("functions (logits, context) -> logits", _several(callable)),
     "stop_strings": ("one text or several, none empty", _several(lambda text: isinstance(text, str) and text)),
-    "seed": _whole(0),
+    "sliding_context": _whole(1),
+    "seed": (
+        f"a whole number from 0 to {MOST}, or one for each prompt",
+        lambda value: _is_integer(value) or _is_ids(value),
+    ),
     "return_scores": SWITCH,
 }

@@ -23,12 +23,17 @@ class GenerationOptions:
     Attributes:
         do_sample: draw tokens at random; otherwise take the likeliest one, or search with beams.
         num_beams: beams of a beam search; 1 for none.
+        num_beam_groups: groups into which the beams are divided, for diverse beam search (Vijayakumar et al., 2018):
+            at each step a group's tokens lose diversity_penalty for each beam of an earlier group that chose them.
         num_return_sequences: sequences for each prompt, at most num_beams unless do_sample.
         max_new_tokens, min_new_tokens: new tokens, without the prompt; before the minimum no stop token is chosen.
         temperature, top_k, top_p, min_p, typical_p: of sampling; None is off.
+        penalty_alpha: contrastive search (Su et al., 2022) among the top_k likeliest tokens: probability, weighted
+            1 - penalty_alpha, less the greatest likeness to an earlier token, weighted penalty_alpha.
         repetition_penalty: above 1 makes tokens of the prompt or the output less likely to come again.
         no_repeat_ngram_size: no n-gram of this size comes twice; 0 is off.
         length_penalty, early_stopping: of beam search; early_stopping is False, True or "never".
+        diversity_penalty: see num_beam_groups.
         eos_token_id: one id or several that stop a sequence; None for none.
         pad_token_id: what fills a row after its end.
         suppress_tokens: ids that are never chosen.
@@ -40,12 +45,17 @@ class GenerationOptions:
         logits_processor: functions (logits, Context) -> logits of TensorFlow operations, traced into the graph. They
             come after all other processors and before temperature, top_k and the other filters of sampling.
         stop_strings: texts that end a sequence when they appear in it.
-        seed: makes samples reproducible.
+        sliding_context: a text that fills all the positions of the model goes on with its last `sliding_context`
+            tokens in view; None: such a text is an error.
+        seed: makes samples reproducible. A sequence depends on the seed, its prompt, and its number among the
+            sequences of this prompt, on nothing else; so equal prompts of a batch get equal samples, unless each
+            prompt has a seed of its own in a list. None: other samples each time, for each prompt.
         return_scores: also give the log-probability of each token.
     """
 
     do_sample: bool = False
     num_beams: int = 1
+    num_beam_groups: int = 1
     num_return_sequences: int = 1
     max_new_tokens: int = 64
     min_new_tokens: int = 0
@@ -54,9 +64,11 @@ class GenerationOptions:
     top_p: float | None = None
     min_p: float | None = None
     typical_p: float | None = None
+    penalty_alpha: float | None = None
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     length_penalty: float = 1.0
+    diversity_penalty: float = 0.0
     early_stopping: bool | Literal["never"] = False
     eos_token_id: int | Sequence[int] | None = None
     pad_token_id: int | None = None
@@ -67,7 +79,8 @@ class GenerationOptions:
     prefix_allowed_tokens_fn: Callable[[int, list[int]], Sequence[int]] | Trie | None = None
     logits_processor: Sequence[Callable] | None = None
     stop_strings: str | Sequence[str] | None = None
-    seed: int | None = None
+    sliding_context: int | None = None
+    seed: int | Sequence[int] | None = None
     return_scores: bool = False
 
     def __post_init__(self) -> None:
@@ -96,9 +109,14 @@ class GenerationOptions:
         return ids_of(self.eos_token_id)
 
     @property
-    def sequences_per_prompt(self) -> int:
-        """Rows that the decoding of one prompt takes."""
-        return max(self.num_beams, self.num_return_sequences)
+    def beams_per_group(self) -> int:
+        """Beams that are searched together."""
+        return self.num_beams // self.num_beam_groups
+
+    @property
+    def rows_per_prompt(self) -> int:
+        """Rows of one prompt that processors see at once: its samples, or the beams of one group."""
+        return self.beams_per_group if self.num_beams > 1 else self.num_return_sequences
 
     def check(self, vocab_size: int, prompts: int | None = None) -> None:
         """Checks what depends on the model and on the number of prompts.
@@ -111,6 +129,10 @@ class GenerationOptions:
     def _misfits(self, vocab_size: int, prompts: int | None) -> Iterator[str]:
         if self.num_beams > vocab_size:
             yield f"num_beams={self.num_beams} is more than the vocabulary of {vocab_size} tokens"
+        if self.penalty_alpha is not None and self.top_k > vocab_size:
+            yield f"top_k={self.top_k} is more than the vocabulary of {vocab_size} tokens"
+        if prompts is not None and isinstance(self.seed, tuple) and len(self.seed) != prompts:
+            yield f"seed has {len(self.seed)} numbers, but there are {prompts} prompts"
         named = {
             "eos_token_id": self.eos_token_ids,
             "pad_token_id": ids_of(self.pad_token_id),

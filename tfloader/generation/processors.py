@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfloader.errors import TfloaderError
+from tfloader.errors import GenerationError
 from tfloader.generation import constraints, filters
 from tfloader.generation.filters import RULED_OUT, places_of, rule_out
-from tfloader.generation.option_rules import ONLY_SAMPLING, ids_of
+from tfloader.generation.option_rules import FILTERS, ids_of
 from tfloader.generation.options import GenerationOptions
 from tfloader.generation.trie import Trie
 
@@ -26,10 +26,6 @@ FAULTS = {
     2: "no token is allowed to come next: the constraints of this call exclude each other",
     3: "a logits_processor returned NaN or infinity",
 }
-
-
-class GenerationError(TfloaderError):
-    """Generation stopped because no next token could be chosen."""
 
 
 class Context(NamedTuple):
@@ -135,7 +131,7 @@ STEPS = {
         (0,), np.int32, lambda x, c, n, o: hide(x, n["eos_token_id"], c.generated < n["min_new_tokens"])
     ),
     "prefix_allowed_tokens_fn": Step(
-        (None,), None, lambda x, c, n, o: constraints.constrain(x, c, n, o.sequences_per_prompt, o.num_beams)
+        (None,), None, lambda x, c, n, o: constraints.constrain(x, c, n, o.rows_per_prompt, o.beams_per_group)
     ),
     "forced_bos_token_id": Step(
         (None,), id_array, lambda x, c, n, o: force(x, n["forced_bos_token_id"], c.generated == 0)
@@ -162,18 +158,21 @@ def few(options: GenerationOptions) -> bool:
 
 def active(options: GenerationOptions) -> tuple[str, ...]:
     """The options that ask for a processor, in order."""
-    names = [name for name in STEPS if options.do_sample or name not in ONLY_SAMPLING]
+    names = [name for name in STEPS if options.do_sample or name not in FILTERS]
     return tuple(name for name in names if getattr(options, name) not in STEPS[name].off)
 
 
 def numbers(options: GenerationOptions) -> dict[str, Any]:
     """What travels as tensors: the same names, types and ranks for the same signature.
 
-    `eos_token_id` (int32 [n], n may be 0), `length_penalty` (float32) and `max_new_tokens` are always there.
+    `eos_token_id` (int32 [n], n may be 0), `max_new_tokens` and the numbers of the strategies (float32) are always
+    there.
     """
     found: dict[str, Any] = {
         "eos_token_id": id_array(options.eos_token_ids),
         "length_penalty": np.float32(options.length_penalty),
+        "diversity_penalty": np.float32(options.diversity_penalty),
+        "penalty_alpha": np.float32(options.penalty_alpha or 0),
         "max_new_tokens": np.int32(options.max_new_tokens),
     }
     if options.prefix_allowed_tokens_fn is not None:
@@ -193,6 +192,9 @@ def signature(options: GenerationOptions) -> Hashable:
         # What the strategies read while they are traced.
         options.do_sample,
         options.num_beams,
+        options.num_beam_groups,
+        options.penalty_alpha is not None and options.top_k,
+        options.sliding_context is not None,
         options.num_return_sequences,
         options.early_stopping,
         options.pad_token_id,

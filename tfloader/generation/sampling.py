@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfloader.config import TransformerConfig
+from tfloader.generation.draws import draw, uniform
 from tfloader.generation.options import GenerationOptions
 from tfloader.generation.processors import Context, fault
 
@@ -19,10 +19,11 @@ class OneToken:
 
     tokens, real: [rows, columns], prompt (padded on the left) and what was generated; `used` columns of them;
     generated: number of new tokens; last, done: [rows]; logits: [rows, vocab]; token_scores: [rows, columns];
-    fault: see `processors.fault`.
+    fault: see `processors.fault`; streams: [rows], of sampling, see `draws`.
 
     Attributes:
-        copies: rows for each prompt.
+        copies: rows for each prompt, which share its keys and values.
+        repeats: how often each prompt is read, for rows that share nothing.
         columns: entries of the state that grow with the text, on their last axis.
     """
 
@@ -30,13 +31,20 @@ class OneToken:
 
     def __init__(self, options: GenerationOptions, config: TransformerConfig) -> None:
         self.options = options
-        self.copies = options.num_return_sequences
+        rows = options.num_return_sequences
+        # Texts that slide apart are read anew each on its own.
+        self.copies, self.repeats = (1, rows) if options.sliding_context else (rows, 1)
         self.pad_token_id = pad_token_id(options, config)
-        seed = secrets.randbits(31) if options.seed is None else options.seed
-        self.seed = tf.constant(seed, tf.int32)
 
-    def start(self, logits: Any, tokens: Any, real: Any, room: int) -> dict[str, Any]:
-        """The state before the first token; logits [prompts, vocab], tokens and real [prompts, length]."""
+    def start(self, logits: Any, tokens: Any, real: Any, room: int, hidden: Any) -> dict[str, Any]:
+        """The state before the first token.
+
+        Args:
+            logits: [prompts, vocab] of the first new token.
+            tokens, real: [prompts, length].
+            room: how many tokens may come before the state is made larger.
+            hidden: [prompts, length, size], the model's last hidden states.
+        """
         tokens, real = (tf.repeat(item, self.copies, axis=0) for item in (tokens, real))
         rows = tokens.shape[0]
         return {
@@ -48,7 +56,6 @@ class OneToken:
             "generated": tf.constant(0),
             "last": tf.zeros([rows], tf.int32),
             "done": tf.zeros([rows], tf.bool),
-            "seed": self.seed,
             "fault": tf.constant(0),
         }
 
@@ -58,8 +65,7 @@ class OneToken:
         context = Context(state["tokens"][:, :used], state["real"][:, :used], state["generated"])
         logits = process(state["logits"], context, numbers)
         if self.options.do_sample:
-            seed = tf.stack([state["seed"], state["generated"]])
-            chosen = tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
+            chosen = draw(logits, uniform(state["streams"], state["generated"]))
         else:
             chosen = tf.argmax(logits, axis=-1, output_type=tf.int32)
         chosen = tf.where(done, self.pad_token_id, chosen)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError, TokenizerError, listing
 from tfloader.generation.decoding import Decoder, Generated
+from tfloader.generation.defaults import load_generation_config, with_defaults
 from tfloader.generation.options import GenerationOptions
 from tfloader.models.transformer import Transformer
 
@@ -23,18 +25,25 @@ class TextGenerator:
     Args:
         model: what `tfloader.load` returned: GPT-2, GPT2_ML, T5, or BERT with application "lm" or "unilm".
         tokenizer: what `tfloader.load_tokenizer` returned; None for token ids only.
+        defaults: options for calls that do not say otherwise, or the path of a generation_config.json or its folder.
+            A call that names a strategy (do_sample, num_beams, num_beam_groups, penalty_alpha) takes none from them.
 
     All options are those of `GenerationOptions`. Where eos_token_id is not given it is the model's own: the config's,
     else for BERT the tokenizer's [SEP]; pass eos_token_id=None for none.
     """
 
-    def __init__(self, model: Any, tokenizer: Any = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any = None, defaults: Mapping[str, Any] | str | os.PathLike[str] | None = None
+    ) -> None:
         transformer = model if isinstance(model, Transformer) else getattr(model, "transformer", None)
         if not isinstance(transformer, Transformer):
             raise ConfigError("TextGenerator needs a model that tfloader.load or build_transformer_model returned.")
         self.transformer = transformer
         self.config: TransformerConfig = transformer.config
         self.tokenizer = tokenizer
+        is_path = isinstance(defaults, str | os.PathLike)
+        self.defaults = load_generation_config(defaults) if is_path else dict(defaults or {})
+        self.options({})  # what is wrong with them is said now
         self.decoder = Decoder(transformer)
 
     def generate(self, prompts: str | Sequence[str], **options: Any) -> Any:
@@ -71,7 +80,7 @@ class TextGenerator:
                 state["done"] = self.stopped(selector.results(state)[0], settings, state["done"])
         sequences, scores, token_scores = selector.results(state)
         if settings.stop_strings:
-            ends = [self.end_of(ids, settings) for ids in sequences]
+            ends = [self.stop_of(ids, settings) for ids in sequences]
             sequences = [ids[:end] for ids, end in zip(sequences, ends, strict=True)]
             token_scores = [row[:end] for row, end in zip(token_scores, ends, strict=True)]
             scores = np.array([row.sum() for row in token_scores], "float32")
@@ -86,8 +95,8 @@ class TextGenerator:
         shown = ""
         for state, selector in self.decoder.stretches(tokens, real, settings, LOOK_EVERY):
             ids = selector.results(state)[0][0]
-            end = self.end_of(ids, settings)
-            ended = end < len(ids) or bool(state["done"][0]) or bool(selector.is_finished(state))
+            end = self.stop_of(ids, settings)
+            ended = end is not None or bool(selector.is_finished(state))
             text = self.decode(ids[:end])
             stable = text if ended else text.rstrip("\ufffd")
             if len(stable) > len(shown) and stable.startswith(shown):
@@ -99,7 +108,7 @@ class TextGenerator:
     def score(self, texts: str | Sequence[str]) -> Any:
         """The log-probability of each text under the model, given its first token: a float, or an array for a list.
 
-        Not for T5, whose texts have sources.
+        Not for T5 and UniLM, whose texts have sources.
         """
         single = isinstance(texts, str)
         tokens, real = self.aligned(self.encode([texts] if single else texts), None)
@@ -109,13 +118,20 @@ class TextGenerator:
     # ---- text and ids
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Prompts as the model was trained to read them: a causal BERT's text is not closed by [SEP]."""
+        """Token ids of prompts, with what the tokenizer puts before them; what it puts behind would end the text.
+
+        A T5's or UniLM's source is a whole text, and keeps both.
+        """
         if self.tokenizer is None:
             raise TokenizerError("This TextGenerator has no tokenizer: pass one, or use generate_ids.")
         encoded = [list(self.tokenizer.encode(prompt)[0]) for prompt in prompts]
-        if self.config.family == "bert" and self.config.application == "lm":
-            encoded = [ids[:-1] for ids in encoded]
-        return encoded
+        closing = len(getattr(self.tokenizer, "_end", ())) if self.config.application == "lm" else 0
+        return [ids[: len(ids) - closing] for ids in encoded]
+
+    def room(self, prompt: str) -> int | None:
+        """How many new tokens the model's positions leave behind a prompt; None where nothing limits them."""
+        most = self.config.max_position_embeddings
+        return None if most is None else most - len(self.encode([prompt])[0])
 
     def decode(self, ids: Sequence[int]) -> str:
         stops = self.special_ids()
@@ -127,6 +143,8 @@ class TextGenerator:
         return {token for token in (*ids, self.config.eos_token_id) if token is not None}
 
     def options(self, options: dict[str, Any]) -> GenerationOptions:
+        """A call's options, with all that it leaves open."""
+        options = with_defaults(options, self.defaults)
         if "eos_token_id" not in options:
             own = self.config.eos_token_id
             if own is None and self.config.family == "bert":
@@ -163,11 +181,11 @@ class TextGenerator:
         return np.asarray(done) | np.array([self.has_stop(ids, settings) for ids in sequences])
 
     def has_stop(self, ids: Sequence[int], settings: GenerationOptions) -> bool:
-        text = self.decode(ids)
+        text = self.decode(ids) if settings.stop_strings else ""
         return any(stop in text for stop in settings.stop_strings or ())
 
-    def end_of(self, ids: Sequence[int], settings: GenerationOptions) -> int:
-        """How many ids it takes until a stop string is complete; all of them where there is none."""
-        if not settings.stop_strings or not self.has_stop(ids, settings):
-            return len(ids)
+    def stop_of(self, ids: Sequence[int], settings: GenerationOptions) -> int | None:
+        """How many ids it takes until a stop string is complete; None where there is none."""
+        if not self.has_stop(ids, settings):
+            return None
         return next(end for end in range(1, len(ids) + 1) if self.has_stop(ids[:end], settings))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
+
+from tfloader.checkpoints.base import aligned_empty
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -23,5 +26,9 @@ class TruncatedNormal(keras.initializers.TruncatedNormal):
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            return tf.raw_ops.Empty(shape=shape, dtype=dtype or keras.config.floatx(), init=False)
+            # Not tf.raw_ops.Empty: among these, in TensorFlow's own pool, what is read of a file would take ever new
+            # places, a gigabyte of them for 1.5B parameters, and the pool gives nothing back.
+            dtype = tf.as_dtype(dtype or keras.config.floatx())
+            memory = aligned_empty((*shape, dtype.size), np.dtype("uint8"))
+            return tf.bitcast(tf.experimental.dlpack.from_dlpack(memory.__dlpack__()), dtype)
         return ops.zeros(shape, dtype)

@@ -33,6 +33,7 @@ from tfloader.tokenizers.vocabulary import load_vocab
 from tfloader.tokenizers.wordpiece import Tokenizer
 
 T5_FAMILIES = {"t5", "mt5", "umt5", "longt5"}
+GPT_FAMILIES = {"gpt2", "gpt2_ml"}
 ACCEPTED = (
     "vocab.txt or another *vocab*.txt (WordPiece)",
     "encoder.json with vocab.bpe, or vocab.json with merges.txt (byte-level BPE)",
@@ -48,7 +49,7 @@ def load_tokenizer(path: str | os.PathLike[str], family: str | None = None) -> B
         path: the checkpoint's folder, or one of its files: a vocabulary, a tokenizer file, or a checkpoint
             beside which the vocabulary lies.
         family: what kind of model it is for ("bert", "gpt2_ml", "t5", ...), where the folder's config.json
-            does not say. For "gpt2_ml" nothing is put around a text.
+            does not say. For "gpt2" and "gpt2_ml" WordPiece puts nothing around a text.
 
     WordPiece lowers a text if tokenizer_config.json, or else tokenizer.json, says so. Where neither does, the
     vocabulary decides: it is cased if one of its tokens is a word, or part of one, of ASCII letters with a
@@ -172,7 +173,7 @@ def _wordpiece(path: str, config: Settings, family: str | None) -> Tokenizer:
     tokenizer = Tokenizer(
         vocab,
         not _is_cased(vocab) if lower is None else lower,
-        *((None, None) if family == "gpt2_ml" else around),
+        *((None, None) if family in GPT_FAMILIES else around),
         token_unk=special(config, "unk", "[UNK]") or "[UNK]",
         token_pad=special(config, "pad", "[PAD]") or "[PAD]",
         token_mask=special(config, "mask", "[MASK]") or "[MASK]",
