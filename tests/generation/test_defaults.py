@@ -195,14 +195,14 @@ def test_an_option_without_effect_is_still_refused_when_the_call_names_it():
 def test_a_generator_takes_defaults_as_options_or_from_a_folder(tmp_path):
     model = generator("hf_gpt2").transformer
     shutil.copyfile(CHECKPOINTS / "hf_gpt2" / "config.json", tmp_path / "config.json")
-    content = {"max_new_tokens": 5, "suppress_tokens": [239], "eos_token_id": 94}
+    content = {"max_new_tokens": 5, "suppress_tokens": [94], "eos_token_id": 61}
     (tmp_path / "generation_config.json").write_text(json.dumps(content))
     made = {type(item): TextGenerator(model, defaults=item) for item in (content, tmp_path, str(tmp_path))}
     assert all(item.defaults == content for item in made.values())
     made = made[str]
     plain = generator("hf_gpt2").generate_ids([[5, 6]], **content).sequences
-    assert made.generate_ids([[5, 6]]).sequences == plain and 239 not in plain[0]
-    assert len(made.generate_ids([[5, 6]], max_new_tokens=2).sequences[0]) == 2
+    assert made.generate_ids([[5, 6]]).sequences == plain and 94 not in plain[0]
+    assert made.generate_ids([[5, 6]], max_new_tokens=1).sequences == [plain[0][:1]]
 
 
 def test_wrong_defaults_are_said_when_the_generator_is_made():

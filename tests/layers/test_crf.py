@@ -214,10 +214,10 @@ def test_fit_in_reduced_precision_is_masked_and_finite(policy):
     assert ((np.asarray(crf.decode(output)) >= 0) == REAL).all()
 
 
-def test_fit_under_a_mirrored_strategy_equals_fit_without():
+def test_fit_under_a_mirrored_strategy_equals_fit_without(two_replicas):
     model, _ = tagger()
     expected = trained(model)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas.scope():
         mirrored, _ = tagger()
     np.testing.assert_allclose(trained(mirrored, junk=-100), expected, rtol=1e-5)
     for found, wanted in zip(mirrored.get_weights(), model.get_weights(), strict=True):

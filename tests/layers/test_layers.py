@@ -102,6 +102,17 @@ def test_a_conditional_norm_starts_as_the_plain_one_and_then_depends_on_its_cond
     np.testing.assert_allclose(layer(x, condition), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_an_initializer_told_to_wait_hands_out_memory_that_a_variable_takes(dtype):
+    initializer = tfl.TruncatedNormal(stddev=0.02)
+    initializer.filled_later = True
+    dense = keras.layers.Dense(300, kernel_initializer=initializer, dtype=dtype)
+    dense.build((None, 500))
+    assert tuple(dense.kernel.shape) == (500, 300) and keras.backend.standardize_dtype(dense.kernel.dtype) == dtype
+    dense.kernel.assign(np.ones((500, 300)))
+    assert np.asarray(keras.ops.cast(dense.kernel, "float32")).sum() == 150_000
+
+
 def test_a_cloned_initializer_draws_values_although_the_original_was_told_to_wait():
     initializer = tfl.TruncatedNormal(stddev=0.02)
     initializer.filled_later = True

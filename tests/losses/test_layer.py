@@ -5,7 +5,6 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tfloader import losses
 
@@ -106,9 +105,8 @@ def test_a_model_with_it_saves_and_loads(tmp_path):
     assert {"loss", "squares", "largest"} <= set(again.evaluate([X, WANTED], return_dict=True, verbose=0))
 
 
-def test_under_a_mirrored_strategy_the_loss_is_the_mean_over_all_replicas():
-    strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
-    with strategy.scope():
+def test_under_a_mirrored_strategy_the_loss_is_the_mean_over_all_replicas(two_replicas):
+    with two_replicas.scope():
         spread = model_with_loss()
         spread.compile(keras.optimizers.SGD(0.1))
     alone = model_with_loss()

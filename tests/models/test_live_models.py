@@ -47,17 +47,13 @@ def test_a_second_model_in_the_same_process_gives_the_same_values(release):
 
 
 @by_family
-def test_loading_under_a_mirrored_strategy_gives_the_same_values_on_each_replica(release):
-    import tensorflow as tf
-
-    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-    strategy = tf.distribute.MirroredStrategy(devices)
-    assert strategy.num_replicas_in_sync == 2
-    with strategy.scope():
+def test_loading_under_a_mirrored_strategy_gives_the_same_values_on_each_replica(release, two_replicas):
+    assert two_replicas.num_replicas_in_sync == 2
+    with two_replicas.scope():
         model = tfloader.load(release.path, **release.options)
     check(model, release)
     for variable in model.weights:
-        copies = strategy.experimental_local_results(variable.value)
+        copies = two_replicas.experimental_local_results(variable.value)
         assert len(copies) == 2
         np.testing.assert_array_equal(copies[0], copies[1])
 

@@ -62,6 +62,14 @@ def test_the_update_comes_on_the_kth_batch_and_an_incomplete_group_goes_on_in_th
     assert changed == [False, False, True, False, False, True]
 
 
+def test_an_infinite_gradient_does_not_outlive_its_group():
+    (variable,) = variables({"a/kernel": np.ones(2)}, "float32")
+    optimizer = optimizers.extend_with_gradient_accumulation(keras.optimizers.SGD)(0.5)
+    for gradient in (np.inf, 1.0):
+        optimizer.apply([keras.ops.full((2,), gradient)], [variable])
+    np.testing.assert_array_equal(optimizer._sums[0], 0)
+
+
 def test_a_variable_without_gradient_is_left_out_and_keras_warns_of_it():
     with_gradient, without = variables({"a/kernel": np.ones(2), "b/kernel": np.ones(2)}, "float32")
     optimizer = optimizers.extend_with_gradient_accumulation(keras.optimizers.SGD)(0.5)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.optimizers.reference import variables
-from tfloader.errors import ConfigError
+from tfloader.errors import TrainingError
 from tfloader.optimizers import AdaFactor
 
 
@@ -74,5 +74,5 @@ def test_short_floats_do_not_turn_zero_gradients_into_nan(dtype):
 
 
 def test_an_exclusion_that_matches_nothing_is_refused():
-    with pytest.raises(ConfigError, match="exclude_from_parameter_scale"):
+    with pytest.raises(TrainingError, match="exclude_from_parameter_scale"):
         AdaFactor(exclude_from_parameter_scale=["typo"]).build(variables({"a/kernel": np.zeros((2, 3))}))

@@ -9,7 +9,7 @@ import pytest
 from tests.optimizers import small
 from tests.optimizers.reference import variables
 from tfloader import optimizers
-from tfloader.errors import ConfigError
+from tfloader.errors import TrainingError
 
 Averaging = optimizers.extend_with_exponential_moving_average(keras.optimizers.Adam)
 Looking = optimizers.extend_with_lookahead(keras.optimizers.SGD)
@@ -41,13 +41,13 @@ def test_the_weights_come_back_bit_by_bit_and_the_average_is_kept_in_float32(dty
 def test_putting_in_and_taking_out_at_the_wrong_time_is_refused():
     optimizer = Averaging()
     (variable,) = variables({"a/kernel": np.ones(2)}, "float32")
-    with pytest.raises(ConfigError, match="before the first update"):
+    with pytest.raises(TrainingError, match="before the first update"):
         optimizer.apply_ema_weights()
     apply(optimizer, variable)
-    with pytest.raises(ConfigError, match="apply_ema_weights first"):
+    with pytest.raises(TrainingError, match="apply_ema_weights first"):
         optimizer.reset_old_weights()
     optimizer.apply_ema_weights()
-    with pytest.raises(ConfigError, match="reset_old_weights first"):
+    with pytest.raises(TrainingError, match="reset_old_weights first"):
         optimizer.apply_ema_weights()
     optimizer.reset_old_weights()
 
@@ -90,7 +90,7 @@ def test_the_callback_validates_with_the_average_and_trains_on_with_the_weights(
 
 def test_the_callback_refuses_an_optimizer_without_averages():
     model = small.fit(keras.optimizers.SGD(0.1))
-    with pytest.raises(ConfigError, match="extend_with_exponential_moving_average"):
+    with pytest.raises(TrainingError, match="extend_with_exponential_moving_average"):
         model.evaluate(*small.data(), verbose=0, callbacks=[optimizers.EvaluateAverage()])
 
 

@@ -11,7 +11,7 @@ from tests.conftest import CHECKPOINTS
 from tests.optimizers import small
 from tests.optimizers.reference import variables
 from tfloader import optimizers
-from tfloader.errors import ConfigError
+from tfloader.errors import TrainingError
 
 AdamW = optimizers.extend_with_weight_decay(keras.optimizers.Adam)
 
@@ -55,7 +55,7 @@ def test_keras_own_method_excludes_by_variable_and_by_name_and_is_saved():
     read = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
     assert decayed(optimizer, model) == {"table/embeddings", model.get_layer("dense").kernel.path}
     assert decayed(read, model) == {"table/embeddings", model.get_layer("dense").kernel.path}
-    with pytest.raises(ConfigError, match="before"):
+    with pytest.raises(TrainingError, match="before"):
         optimizer.exclude_from_weight_decay(var_names=["dense"])
 
 
@@ -79,5 +79,5 @@ def test_decay_is_that_of_keras_adamw_bit_by_bit():
 
 
 def test_an_exclusion_that_matches_nothing_is_refused():
-    with pytest.raises(ConfigError, match="'LayerNrom' matches no variable"):
+    with pytest.raises(TrainingError, match="'LayerNrom' matches no variable"):
         small.fit(AdamW(exclude_from_weight_decay=["LayerNrom"]))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.optimizers import reference
 from tests.optimizers.reference import Reference, largest_error, train
 from tfloader import optimizers
-from tfloader.errors import ConfigError
+from tfloader.errors import TrainingError
 from tfloader.optimizers.extended import EXTENSIONS, REFUSED
 
 RATE = reference.RATE
@@ -127,7 +127,7 @@ def test_every_optimizer_of_keras_is_extended_without_changing_a_bit_or_refused_
     parts = [getattr(optimizers, part) for part in NEUTRAL]
     for part in parts:
         if issubclass(part, refused):
-            with pytest.raises(ConfigError, match=reason[:30]):
+            with pytest.raises(TrainingError, match=reason[:30]):
                 optimizers.extend(theirs, part)
         else:
             arguments |= NEUTRAL[part.__name__]
@@ -154,11 +154,11 @@ def test_layer_adaptation_gives_every_optimizer_a_step_of_the_length_of_the_weig
 def test_what_cannot_be_extended_is_refused():
     adam, part = keras.optimizers.Adam, optimizers.Lookahead
     for wrong in (adam(), "adam", keras.Model):
-        with pytest.raises(ConfigError, match="Only a class of optimizers"):
+        with pytest.raises(TrainingError, match="Only a class of optimizers"):
             optimizers.extend(wrong, part)
-    with pytest.raises(ConfigError, match="Lookahead is there already"):
+    with pytest.raises(TrainingError, match="Lookahead is there already"):
         optimizers.extend(optimizers.extend(adam, part), part)
-    with pytest.raises(ConfigError, match="wraps an optimizer"):
+    with pytest.raises(TrainingError, match="wraps an optimizer"):
         optimizers.extend(keras.optimizers.LossScaleOptimizer)
 
 
@@ -184,7 +184,7 @@ def test_what_cannot_be_extended_is_refused():
     ],
 )
 def test_wrong_arguments_and_those_that_clash_are_refused_with_a_reason(part, arguments, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(TrainingError, match=message):
         optimizers.extend(keras.optimizers.Adam, getattr(optimizers, part))(0.1, **arguments)
 
 

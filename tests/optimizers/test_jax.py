@@ -17,7 +17,7 @@ import jax, keras, numpy as np
 assert keras.backend.backend() == "jax", keras.backend.backend()
 from tests.optimizers import reference
 from tfloader import optimizers
-from tfloader.errors import ConfigError
+from tfloader.errors import TrainingError
 
 made = optimizers.extend(
     optimizers.Adam, optimizers.PiecewiseLinearLearningRate, optimizers.ExponentialMovingAverage,
@@ -50,7 +50,7 @@ refused = 0
 for part in (optimizers.GradientAccumulation, optimizers.Lookahead):
     try:
         optimizers.extend(optimizers.Adam, part)()
-    except ConfigError:
+    except TrainingError:
         refused += 1
 print([reference.largest_error(history, expected), reference.largest_error([inside], [averages]), refused])
 """

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.optimizers.reference import variables
-from tfloader.errors import ConfigError
-from tfloader.optimizers.patterns import NORMS_AND_BIASES, matches, path, search
+from tfloader.errors import TrainingError
+from tfloader.optimizers.patterns import NORMS_AND_BIASES, as_patterns, matches, path, search
 
 LAYERS = variables(
     {f"Transformer-{index}-FeedForward/kernel": np.zeros(1) for index in (0, 1, 10, 11)} | {"Norm/gamma": np.zeros(1)}
@@ -47,13 +47,17 @@ def test_norms_and_biases_of_keras_and_tfloader_layers():
 
 
 def test_all_that_is_wrong_is_said_at_once_with_near_names():
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(TrainingError) as caught:
         matches(["Transfomer-1-FeedForward", "*-Norm", "Norm", "nonsense!"], LAYERS, "paramwise_lr_schedule")
     message = str(caught.value)
     assert "paramwise_lr_schedule" in message and "frozen" in message
     assert "'Transfomer-1-FeedForward' matches no variable; near: 'Transformer-1-FeedForward'" in message
     assert "'*-Norm' is not a regular expression" in message and "'.*-Norm'" in message
     assert "'nonsense!' matches no variable" in message and "'Norm'" not in message
+
+
+def test_a_lone_string_is_one_pattern():
+    assert as_patterns("bias") == ("bias",) and as_patterns(None) == () and as_patterns(["a", "b"]) == ("a", "b")
 
 
 def test_variables_of_tensorflow_are_known_by_their_names():

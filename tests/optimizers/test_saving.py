@@ -8,7 +8,7 @@ import pytest
 
 from tests.optimizers import small
 from tfloader import optimizers
-from tfloader.errors import ConfigError
+from tfloader.errors import TrainingError
 from tfloader.optimizers.extended import EXTENSIONS, Extended
 
 ARGUMENTS = {
@@ -82,7 +82,19 @@ def test_an_extended_class_of_a_user_is_read_if_it_is_registered_and_named_if_it
         pass
 
     config = keras.saving.serialize_keras_object(optimizers.extend_with_lookahead(Mine)(0.5))
-    with pytest.raises(ConfigError, match="'Mine' is not known"):
+    with pytest.raises(TrainingError, match="'Mine' is not known"):
         keras.saving.deserialize_keras_object(config)
     read = keras.saving.deserialize_keras_object(config, custom_objects={"Mine": Mine})
     assert isinstance(read, Mine) and isinstance(read, optimizers.Lookahead)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclass(optimizers.extend_with_lookahead(keras.optimizers.SGD)):
+    """What a user makes of an extended class."""
+
+
+def test_a_registered_subclass_of_an_extended_class_is_read_as_itself():
+    read = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(Subclass(0.5, slow_step_size=0.25))
+    )
+    assert type(read) is Subclass and read.slow_step_size == 0.25

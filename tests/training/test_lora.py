@@ -12,7 +12,7 @@ import tfloader
 from tests.conftest import CHECKPOINTS
 from tests.releases import as_list
 from tfloader.checkpoints import open_checkpoint
-from tfloader.errors import CheckpointError, TrainingError, WeightsError
+from tfloader.errors import TrainingError
 from tfloader.generation.text import TextGenerator
 from tfloader.training.lora import adapters
 
@@ -152,10 +152,7 @@ def test_more_layers_can_be_adapted_later():
     assert len(report.trainable) == 2 * len(found)
 
 
-def test_under_a_mirrored_strategy_adapters_train_alike_on_each_replica_and_merge():
-    import tensorflow as tf
-
-    strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+def test_under_a_mirrored_strategy_adapters_train_alike_on_each_replica_and_merge(two_replicas):
     x, y = (RANDOM.normal(size=(8, size)).astype("float32") for size in (4, 2))
 
     def trained(scope):
@@ -168,9 +165,9 @@ def test_under_a_mirrored_strategy_adapters_train_alike_on_each_replica_and_merg
         model.fit(x, y, epochs=3, batch_size=8, verbose=0)
         return model
 
-    spread, alone = trained(strategy.scope), trained(contextlib.nullcontext)
+    spread, alone = trained(two_replicas.scope), trained(contextlib.nullcontext)
     for found, expected in zip(spread.weights, alone.weights, strict=True):
-        for copy in strategy.experimental_local_results(found.value):
+        for copy in two_replicas.experimental_local_results(found.value):
             np.testing.assert_allclose(copy, expected, atol=1e-6)
     before = np.array(spread(x))
     tfloader.merge_lora(spread)
@@ -269,97 +266,6 @@ def test_keras_saves_a_model_with_adapters_merged_into_the_base(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=1e-6)
-
-
-# ---- adapters alone
-
-
-def test_adapters_alone_save_and_load_into_a_plain_model(tmp_path):
-    model = with_adapters(train="Output-Norm")
-    model.get_layer("Output-Norm").gamma.assign(RANDOM.normal(size=model.get_layer("Output-Norm").gamma.shape))
-    path = tmp_path / "adapters.safetensors"
-    tfloader.save_adapters(model, path)
-    assert path.stat().st_size < 0.2 * sum(item.value.shape.num_elements() * 4 for item in model.weights)
-    again = gpt2()
-    report = tfloader.load_adapters(again, path)
-    np.testing.assert_array_equal(again(TOKENS), model(TOKENS))
-    assert set(report.trainable) == {item.path for item in model.trainable_weights}
-    assert [item.layer.lora_alpha for item in adapters(again)] == [8.0] * len(adapters(model))
-    tfloader.load_adapters(again, path)  # and into one that has them
-    np.testing.assert_array_equal(again(TOKENS), model(TOKENS))
-
-
-def test_adapters_trained_in_float32_load_into_a_bfloat16_model(tmp_path):
-    trained = with_adapters()
-    tfloader.save_adapters(trained, tmp_path / "a.safetensors")
-    model = gpt2(dtype="bfloat16")
-    tfloader.load_adapters(model, tmp_path / "a.safetensors")
-    for found, expected in zip(adapters(model), adapters(trained), strict=True):
-        for part, other in zip(found.pair, expected.pair, strict=True):
-            assert part.dtype in ("float32", "bfloat16")  # before Keras 3.15 that of the layer
-            np.testing.assert_array_equal(np.array(part), np.array(keras.ops.cast(other, part.dtype)))
-
-
-def test_a_failed_save_leaves_the_earlier_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.safetensors"
-    model = with_adapters()
-    tfloader.save_adapters(model, path)
-    before = path.read_bytes()
-    adapters(model)[0].pair[0].assign_add(np.ones(adapters(model)[0].pair[0].shape))
-
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", full)
-        with pytest.raises(CheckpointError, match="No space left"):
-            tfloader.save_adapters(model, path)
-    assert path.read_bytes() == before
-    assert [item.name for item in tmp_path.iterdir()] == ["a.safetensors"]
-
-
-def test_adapters_that_do_not_fit_are_refused_with_all_reasons_and_change_nothing(tmp_path):
-    path = tmp_path / "a.safetensors"
-    tfloader.save_adapters(with_adapters(train="Output-Norm"), path)
-
-    def refused(model, message):
-        before = numbers(model)
-        with pytest.raises(WeightsError, match=message):
-            tfloader.load_adapters(model, path)
-        assert [item.path for item in model.weights] == list(before)
-        for item in model.weights:
-            np.testing.assert_array_equal(item, before[item.path])
-
-    other = gpt2()
-    other.get_layer("Transformer-1-MultiHeadSelfAttention").value.kernel.assign_add(
-        np.full(other.get_layer("Transformer-1-MultiHeadSelfAttention").value.kernel.shape, 1e-3)
-    )
-    refused(other, "Transformer-1-MultiHeadSelfAttention/value: the adapter was trained on other base weights")
-    refused(with_adapters(rank=4), "rank is 2 in the file, 4 in the model")
-    refused(with_adapters(alpha=1.0), "alpha is 8.0 in the file, 1.0 in the model")
-    refused(with_adapters(["query", "value", "key"]), "key has LoRA, the file has none for it")
-    refused(gpt2(num_hidden_layers=2), r"(?s)Transformer-2-MultiHeadSelfAttention/query: no such layer")
-    bert = tfloader.load(CHECKPOINTS / "bert_google")
-    refused(bert, r"(?s)has shape .* in the file, .* in the model|no such variable in the model")
-
-
-def test_a_file_that_is_no_adapter_file_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="not a file that save_adapters wrote"):
-        tfloader.load_adapters(gpt2(), CHECKPOINTS / "hf_gpt2" / "model.safetensors")
-    with pytest.raises(TrainingError, match="no LoRA adapters to save"):
-        tfloader.save_adapters(gpt2(), tmp_path / "a.safetensors")
-    with pytest.raises(TrainingError, match=r"ends in .safetensors"):
-        tfloader.save_adapters(with_adapters(), tmp_path / "a.bin")
-
-
-@pytest.mark.parametrize("text", ["[]", "{}", '{"x": 3}', '{"x": {"rank": "2"}}', "{"])
-def test_a_damaged_note_is_refused(text, tmp_path):
-    from tfloader.checkpoints import TensorSpec, write_safetensors
-
-    item = ("a", TensorSpec((1,), "float32"), lambda: np.zeros(1, "float32"))
-    write_safetensors(tmp_path, [item], metadata={"tfloader_lora": text}, stem="a")
-    with pytest.raises((WeightsError, CheckpointError), match=r"a\.safetensors"):
-        tfloader.load_adapters(gpt2(), tmp_path / "a.safetensors")
 
 
 # ---- generation

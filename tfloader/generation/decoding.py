@@ -18,7 +18,7 @@ from tfloader.generation import draws, processors
 from tfloader.generation.beam import BeamSearch
 from tfloader.generation.cache import REMEMBERED, cached, visible
 from tfloader.generation.contrastive import ContrastiveSearch
-from tfloader.generation.lean import compiled, held
+from tfloader.generation.lean import held
 from tfloader.generation.options import GenerationOptions
 from tfloader.generation.sampling import OneToken
 from tfloader.generation.window import Window, window_for
@@ -321,6 +321,11 @@ def strategy(options: GenerationOptions) -> type:
     if options.num_beams > 1:
         return BeamSearch
     return OneToken if options.penalty_alpha is None else ContrastiveSearch
+
+
+def compiled(function: Callable, signature: tuple[Any, ...]) -> Callable:
+    # Called as it is, a tf.function would warn of retracing after a few kinds of options.
+    return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
 
 
 def slots_of(recent: dict[str, Any]) -> Any:

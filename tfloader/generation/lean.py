@@ -22,10 +22,6 @@ from tfloader.layers.activations import activation
 # From this size on oneDNN's batched product is faster than Eigen's in half precision; below, its start costs more.
 SMALL = 2**18
 
-EXECUTOR = "SINGLE_THREADED_EXECUTOR"
-CONFIG = tf.compat.v1.ConfigProto()
-CONFIG.experimental.executor_type = EXECUTOR
-
 
 def lean(layer: Any) -> Callable[..., Any]:
     """What computes `layer(x)` in inference for x [rows, length, size] of the layer's compute dtype."""
@@ -138,26 +134,3 @@ def softmax(scores: Any, dtype: Any) -> Any:
     scores = tf.cast(scores, tf.float32)
     shares = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
     return tf.cast(shares / tf.reduce_sum(shares, axis=-1, keepdims=True), dtype)
-
-
-def compiled(function: Callable, signature: tuple[Any, ...]) -> Callable:
-    """Traces a function; on CPUs it is run by the executor that does one operation after the other.
-
-    The products use all cores in any case, and to hand small operations from thread to thread takes longer than they.
-    """
-    # Called as it is, a tf.function would warn of retracing after a few kinds of options.
-    made = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
-    if tf.config.list_logical_devices("GPU"):
-        return made
-
-    def call(*arguments: Any) -> Any:
-        outputs = tf.raw_ops.StatefulPartitionedCall(
-            args=[*map(tf.convert_to_tensor, tf.nest.flatten(arguments)), *made.captured_inputs],
-            Tout=[output.dtype for output in made.outputs],
-            f=made,
-            executor_type=EXECUTOR,
-            config_proto=CONFIG.SerializeToString(),
-        )
-        return tf.nest.pack_sequence_as(made.structured_outputs, outputs)
-
-    return call

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from keras import ops
+
 from tfloader.optimizers.extension import Extension, dense, number_of_replicas, refuse, require_tensorflow
 
 
@@ -82,4 +84,4 @@ def _add(total, gradient):
 
 
 def _clear(total):
-    total.assign(total * 0)
+    total.assign(ops.zeros_like(total))

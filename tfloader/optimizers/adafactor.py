@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfloader.optimizers.extension import WholeGradients, at_least_float32
-from tfloader.optimizers.patterns import matches
+from tfloader.optimizers.patterns import as_patterns, matches
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -52,7 +52,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         self.multiply_by_parameter_scale = multiply_by_parameter_scale
         self.clipping_threshold = clipping_threshold
         self.min_dim_size_to_factor = min_dim_size_to_factor
-        self.exclude_from_parameter_scale = tuple(exclude_from_parameter_scale or ())
+        self.exclude_from_parameter_scale = as_patterns(exclude_from_parameter_scale)
 
     def _own_rate(self):
         rate = ops.minimum(0.01, ops.rsqrt(ops.cast(self.iterations + 1, "float32")))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import keras
 from keras import ops
 
-from tfloader.errors import ConfigError
+from tfloader.errors import TrainingError
 from tfloader.optimizers.extension import Extension, at_least_float32, refuse, require_tensorflow
 
 
@@ -64,7 +64,7 @@ class ExponentialMovingAverage(Extension):
         """Puts the average into the model, and keeps the weights for `reset_old_weights`.
 
         Raises:
-            ConfigError: before the first update, or twice in a row.
+            TrainingError: before the first update, or twice in a row.
         """
         refuse(
             self,
@@ -107,7 +107,7 @@ class EvaluateAverage(keras.callbacks.Callback):
     def _optimizer(self):
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         if not isinstance(optimizer, ExponentialMovingAverage):
-            raise ConfigError(
+            raise TrainingError(
                 f"EvaluateAverage needs an optimizer of a class made by extend_with_exponential_moving_average, found "
                 f"{type(optimizer).__name__}."
             )
@@ -178,4 +178,4 @@ class Lookahead(Extension):
 
 
 def _native(variable):
-    return getattr(variable, "value", variable) if isinstance(variable, keras.Variable) else variable
+    return variable.value if isinstance(variable, keras.Variable) else variable

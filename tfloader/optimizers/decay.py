@@ -9,7 +9,7 @@ from typing import Any
 from keras import ops
 
 from tfloader.optimizers.extension import Extension, refuse
-from tfloader.optimizers.patterns import NORMS_AND_BIASES, matches, path
+from tfloader.optimizers.patterns import NORMS_AND_BIASES, as_patterns, matches, path
 
 
 class OwnDecay(Extension):
@@ -24,7 +24,7 @@ class OwnDecay(Extension):
 
     def __init__(self, *args, exclude_from_weight_decay: Sequence[str] = (), **kwargs):
         super().__init__(*args, **kwargs)
-        self.undecayed = tuple(exclude_from_weight_decay)
+        self.undecayed = as_patterns(exclude_from_weight_decay)
 
     def exclude_from_weight_decay(
         self, var_list: Sequence[Any] | None = None, var_names: Sequence[str] | None = None
@@ -32,7 +32,7 @@ class OwnDecay(Extension):
         """Keras' method: excludes further variables, or patterns of their paths. To be called before training."""
         refuse(self, (self.built, "exclude_from_weight_decay must be called before the optimizer is built."))
         exact = (f"^{re.escape(path(variable))}$" for variable in var_list or ())
-        self.undecayed = (*self.undecayed, *exact, *(var_names or ()))
+        self.undecayed = (*self.undecayed, *exact, *as_patterns(var_names))
 
     def build(self, variables):
         if self.built:

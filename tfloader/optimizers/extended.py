@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from tfloader.errors import ConfigError, listing
+from tfloader.errors import TrainingError, listing
 from tfloader.optimizers.accumulation import GradientAccumulation
 from tfloader.optimizers.averaging import ExponentialMovingAverage, Lookahead
 from tfloader.optimizers.decay import OwnDecay, WeightDecay
@@ -73,11 +73,12 @@ class Extended(Extension):
         name, parts = config.pop("optimizer"), set(config.pop("extensions"))
         base = keras.saving.get_registered_object(name, custom_objects) or getattr(keras.optimizers, name, None)
         if base is None:
-            raise ConfigError(
+            raise TrainingError(
                 f"The optimizer class {name!r} is not known. Import the module that registers it with "
                 "keras.saving.register_keras_serializable, or give it as custom_objects."
             )
-        made = extend(base, *(part for part in EXTENSIONS if part.__name__ in parts))
+        of_a_user = cls is not Extended and "base" not in vars(cls)  # a subclass that somebody registered
+        made = cls if of_a_user else extend(base, *(part for part in EXTENSIONS if part.__name__ in parts))
         return super(Extended, made).from_config(config, custom_objects)
 
 
@@ -98,10 +99,10 @@ def extend(
         name: the new class' name.
 
     Raises:
-        ConfigError: for what is no optimizer class, a part that it has already, or one that it cannot have.
+        TrainingError: for what is no optimizer class, a part that it has already, or one that it cannot have.
     """
     if not (isinstance(optimizer, type) and issubclass(optimizer, keras.optimizers.Optimizer)):
-        raise ConfigError(f"Only a class of optimizers can be extended, found {optimizer!r}. Extend it, then call it.")
+        raise TrainingError(f"Only a class of optimizers can be extended, found {optimizer!r}.")
     base, present = (optimizer.base, optimizer.parts) if issubclass(optimizer, Extended) else (optimizer, ())
     problems = [f"{part.__name__} is there already" for part in parts if part in present or parts.count(part) > 1]
     problems += [
@@ -111,7 +112,7 @@ def extend(
         if issubclass(base, getattr(keras.optimizers, theirs, ())) and issubclass(part, refused)
     ]
     if problems:
-        raise ConfigError(f"{optimizer.__name__} cannot be extended so:\n{listing(dict.fromkeys(problems))}")
+        raise TrainingError(f"{optimizer.__name__} cannot be extended so:\n{listing(dict.fromkeys(problems))}")
     ordered = tuple(part for part in EXTENSIONS if part in (*present, *parts))
     name = name or "".join(part.__name__ for part in ordered) + base.__name__
     doc = f"{base.__name__} with {', '.join(part.__name__ for part in ordered) or 'whole gradients'}; made by `extend`."

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfloader.errors import ConfigError
+from tfloader.errors import TrainingError
 
 
 class WholeGradients:
@@ -66,10 +66,10 @@ class Extension(WholeGradients):
 
 
 def refuse(optimizer: Any, *reasons: tuple[bool, str]) -> None:
-    """Raises a ConfigError with the reasons whose condition holds."""
+    """Raises a TrainingError with the reasons whose condition holds."""
     found = [reason for condition, reason in reasons if condition]
     if found:
-        raise ConfigError(f"{type(optimizer).__name__}: {' '.join(found)}")
+        raise TrainingError(f"{type(optimizer).__name__}: {' '.join(found)}")
 
 
 def require_tensorflow(optimizer: Any, instead: str | None = None) -> None:

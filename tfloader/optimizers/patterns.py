@@ -7,10 +7,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tfloader.errors import ConfigError, listing
+from tfloader.errors import TrainingError, listing
 
 # Scales and offsets of normalisations, and biases: what weight decay leaves alone by convention (Devlin et al., 2018).
 NORMS_AND_BIASES = (r"(^|/)(gamma|beta|scale|bias)$",)
+
+
+def as_patterns(patterns: str | Iterable[str] | None) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns or ())
 
 
 def path(variable: Any) -> str:
@@ -34,7 +38,7 @@ def matches(patterns: Iterable[str], variables: Sequence[Any], argument: str) ->
     """For each variable the patterns that its path matches.
 
     Raises:
-        ConfigError: naming each pattern that is no regular expression or matches nothing, with names that are near.
+        TrainingError: naming each pattern that is no regular expression or matches nothing, with names that are near.
             The default NORMS_AND_BIASES may match nothing.
     """
     paths = [path(variable) for variable in variables]
@@ -51,7 +55,7 @@ def matches(patterns: Iterable[str], variables: Sequence[Any], argument: str) ->
         for own, hit in zip(found, hits, strict=True):
             own.extend([pattern] * hit)
     if problems:
-        raise ConfigError(
+        raise TrainingError(
             f"{argument} does not fit the {len(paths)} variables that the optimizer trains; they have paths such as "
             f"{paths[0]!r}, and frozen ones are not among them:\n{listing(problems)}"
         )

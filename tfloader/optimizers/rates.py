@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfloader.errors import ConfigError, listing
+from tfloader.errors import TrainingError, listing
 from tfloader.optimizers.decay import OwnDecay
 from tfloader.optimizers.extension import Extension
 from tfloader.optimizers.patterns import matches, path
@@ -58,7 +58,7 @@ def _points(lr_schedule: Any) -> list[tuple[int, float]]:
         points = []
     good = points and points[0][0] >= 0 and all(math.isfinite(factor) and factor >= 0 for _, factor in points)
     if not good or len({step for step, _ in points}) < len(points):
-        raise ConfigError(f"lr_schedule is {lr_schedule!r}; expected {{step: factor}} with numbers from 0 up.")
+        raise TrainingError(f"lr_schedule is {lr_schedule!r}; expected {{step: factor}} with numbers from 0 up.")
     return points if points[0][0] == 0 else [(0, 0.0), *points]
 
 
@@ -80,7 +80,7 @@ class PiecewiseLinearLearningRate(Extension):
 
     @learning_rate.setter
     def learning_rate(self, value):
-        raise ConfigError("The learning rate follows lr_schedule, and cannot be set. Change lr_schedule instead.")
+        raise TrainingError("The learning rate follows lr_schedule, and cannot be set. Change lr_schedule instead.")
 
     def get_config(self):
         return {**super().get_config(), "lr_schedule": dict(self._factor.points)}
@@ -103,7 +103,7 @@ class ParameterWiseLearningRate(OwnDecay):
             if not isinstance(multiplier, Real) or not 0 <= multiplier < math.inf
         ]
         if problems:
-            raise ConfigError(
+            raise TrainingError(
                 f"paramwise_lr_schedule: multipliers are finite numbers and not negative, found\n{listing(problems)}"
             )
         self.paramwise_lr_schedule = {pattern: float(value) for pattern, value in dict(paramwise_lr_schedule).items()}
@@ -140,15 +140,15 @@ def layer_wise_decay(
         {"^Embedding-Token/": ..., "^Transformer-0": ...} for the layers of the model that are not frozen.
     """
     if not 0 < decay <= 1:
-        raise ConfigError(f"decay is {decay!r}; expected a number above 0 and up to 1.")
+        raise TrainingError(f"decay is {decay!r}; expected a number above 0 and up to 1.")
     paths = [path(variable) for variable in model.trainable_variables]
     blocks = [match for item in paths if (match := re.search(block, item))]
     if not blocks:
-        raise ConfigError(
+        raise TrainingError(
             f"No trainable variable of the model has a path that matches block={block!r}; there are {paths[:3]} ..."
         )
     depth: dict[str, int] = {}
-    for match in blocks:
+    for match in filter(None, (re.search(block, path(variable)) for variable in model.variables)):
         stack = match.string[: match.start()]
         depth[stack] = max(depth.get(stack, 0), int(match[1]) + 1)
     table = {

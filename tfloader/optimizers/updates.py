@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 from keras import ops
 
-from tfloader.errors import ConfigError
+from tfloader.errors import TrainingError
 from tfloader.optimizers.decay import OwnDecay
 from tfloader.optimizers.extension import at_least_float32
-from tfloader.optimizers.patterns import matches, path
+from tfloader.optimizers.patterns import as_patterns, matches, path
 
 
 class LayerAdaptation(OwnDecay):
@@ -27,7 +27,7 @@ class LayerAdaptation(OwnDecay):
 
     def __init__(self, *args, exclude_from_layer_adaptation: Sequence[str] = (), **kwargs):
         super().__init__(*args, **kwargs)
-        self.exclude_from_layer_adaptation = tuple(exclude_from_layer_adaptation)
+        self.exclude_from_layer_adaptation = as_patterns(exclude_from_layer_adaptation)
         # In a plain object, for an optimizer takes variables that are its attributes for its own.
         self._adapting = SimpleNamespace(variable=None, changes=[])
 
@@ -49,7 +49,7 @@ class LayerAdaptation(OwnDecay):
         finally:
             self._adapting.variable, self._adapting.changes = None, []
         _require(self, len(changes) > self.decays(variable))
-        change = sum(changes)
+        change = sum(changes[1:], start=changes[0])
         dtype = at_least_float32(variable.dtype)
         wanted = ops.cast(learning_rate, dtype) * _norm(ops.cast(variable, dtype))
         length = _norm(ops.cast(change, dtype))
@@ -85,7 +85,7 @@ def _norm(tensor):
 
 def _require(optimizer, written: bool) -> None:
     if not written:
-        raise ConfigError(
+        raise TrainingError(
             f"{type(optimizer).__name__} writes variables past its methods assign, assign_add and assign_sub, so that "
             "its updates cannot be reworked. Use these methods in its update_step."
         )
@@ -103,7 +103,7 @@ class LazyOptimization(OwnDecay):
 
     def __init__(self, *args, include_in_lazy_optimization: Sequence[str] = (), **kwargs):
         super().__init__(*args, **kwargs)
-        self.include_in_lazy_optimization = tuple(include_in_lazy_optimization)
+        self.include_in_lazy_optimization = as_patterns(include_in_lazy_optimization)
         self._updating = SimpleNamespace(rows=None, written=[])
 
     def build(self, variables):
@@ -115,7 +115,7 @@ class LazyOptimization(OwnDecay):
         adapted = getattr(self, "_adapts", (False,) * len(variables))
         both = [path(v) for v, lazy, adapts in zip(variables, self._lazy, adapted, strict=True) if lazy and adapts]
         if both:
-            raise ConfigError(
+            raise TrainingError(
                 f"{both} would be updated lazily and with layer adaptation, but the length of some rows' change says "
                 "nothing about the whole table. Add them to exclude_from_layer_adaptation."
             )
@@ -147,7 +147,7 @@ class LazyOptimization(OwnDecay):
             return value
         self._updating.written.append(variable)
         if tuple(variable.shape[:-1]) != tuple(rows.shape[:-1]):
-            raise ConfigError(
+            raise TrainingError(
                 f"{type(self).__name__} cannot update rows lazily: its state {path(variable)} of shape "
                 f"{tuple(variable.shape)} is shared by rows."
             )

@@ -1,4 +1,4 @@
-"""LoRA by name (Hu et al., 2021, arXiv:2106.09685): Keras' own adapters, switched on, merged, and saved alone.
+"""LoRA by name (Hu et al., 2021, arXiv:2106.09685): Keras' own adapters, switched on and merged.
 
 An adapted layer computes with base + alpha / rank * a b, of which only a and b train.
 """
@@ -7,25 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
-import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from tfloader.checkpoints import open_checkpoint, write_safetensors
-from tfloader.checkpoints.base import TensorSpec
-from tfloader.errors import TrainingError, WeightsError, listing
-from tfloader.files import parse_json, show
+from tfloader.errors import TrainingError, listing
 from tfloader.training.freezing import Trainable, train_only
 from tfloader.training.selection import all_layers, recompile, select
-
-METADATA = "tfloader_lora"
 
 
 @dataclass(frozen=True)
@@ -136,22 +127,23 @@ def enable_lora(
     bases = [item.base for item in candidates.values()]
     chosen = [candidates[id(base)] for base in select(model, patterns, bases, "layers that can have LoRA")]
     others = select(model, train)
-    problems = [f"{item.path}: {problem}" for item in chosen for problem in _obstacles(item.layer)]
+    problems = [f"{item.path}: {problem}" for item in chosen for problem in obstacles(item.layer)]
     if problems:
         raise TrainingError(f"LoRA cannot be enabled on these layers:\n{listing(problems)}")
-    with _scope(model):
+    with scope_of(model):
         for item in chosen:
             item.layer.enable_lora(rank, lora_alpha=alpha)
     return train_only(model, [*(part for item in adapters(model) for part in item.pair), *others])
 
 
-def _scope(model: keras.Model) -> Any:
+def scope_of(model: keras.Model) -> Any:
     """Where new variables of a model belong: the scope of its tf.distribute strategy."""
     strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow alone
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def _obstacles(layer: keras.layers.Layer) -> Iterator[str]:
+def obstacles(layer: keras.layers.Layer) -> Iterator[str]:
+    """Why a layer cannot have an adapter."""
     if layer.lora_enabled:
         yield "has LoRA already; merge_lora(model) makes it plain"
     if layer.quantization_mode not in (None, "int8", "int4"):
@@ -197,127 +189,3 @@ def _quick_deletion():
         yield
     finally:
         gc.unfreeze()
-
-
-def save_adapters(model: keras.Model, path: str | os.PathLike) -> None:
-    """Writes the adapters, and whatever else is trainable (a head), as one safetensors file: variable path -> array.
-
-    Atomic: an earlier file stays until the new one is complete. The file notes rank, alpha and a checksum of each base.
-
-    Args:
-        path: ends in ".safetensors".
-
-    Raises:
-        TrainingError: no adapters, or two variables with one path.
-        CheckpointError: the file cannot be written.
-    """
-    folder, name = os.path.split(os.path.abspath(path))
-    stem, extension = os.path.splitext(name)
-    if extension != ".safetensors":
-        raise TrainingError(f"{os.fspath(path)}: the name of an adapter file ends in .safetensors.")
-    found = adapters(model)
-    if not found:
-        raise TrainingError(f"The model {model.name!r} has no LoRA adapters to save. Call enable_lora first.")
-    variables = {part.path: part for item in found for part in item.pair}
-    variables |= {variable.path: variable for variable in model.trainable_weights}
-    _by_path(model)
-    items = [
-        (key, TensorSpec(tuple(item.shape), keras.backend.standardize_dtype(item.dtype)), _reader(item))
-        for key, item in variables.items()
-    ]
-    metadata = {METADATA: json.dumps({item.path: _description(item) for item in found})}
-    write_safetensors(folder, items, metadata=metadata, stem=stem, max_shard_bytes=1 << 62)
-
-
-def load_adapters(model: keras.Model, path: str | os.PathLike) -> Trainable:
-    """Reads what `save_adapters` wrote into a model with the same base weights, and enables LoRA where it is not.
-
-    What the file holds trains from then on, all else is frozen.
-
-    Raises:
-        WeightsError: naming each layer or variable that is missing or differs in shape, rank, alpha or base weights;
-            nothing is changed then. (Base weights of another dtype are not compared.)
-        CheckpointError: the file is damaged.
-    """
-    with open_checkpoint(os.fspath(path)) as checkpoint:
-        arrays = {name: np.asarray(checkpoint.read(name)) for name in checkpoint}
-        text = getattr(checkpoint, "metadata", {}).get(METADATA)
-    if text is None:
-        raise WeightsError(f"{os.fspath(path)}: not a file that save_adapters wrote.")
-    noted = _checked(parse_json(text, os.fspath(path), WeightsError), os.fspath(path))
-    candidates = {found.path: found for layer in all_layers(model) if (found := adaptable(layer))}
-    known = _by_path(model)
-    shapes = {name: tuple(variable.shape) for name, variable in known.items()}
-    problems = [f"{item.path} has LoRA, the file has none for it" for item in adapters(model) if item.path not in noted]
-    for layer, own in noted.items():
-        if layer not in candidates:
-            problems.append(f"{layer}: no such layer in the model")
-            continue
-        item = candidates[layer]
-        problems += [f"{layer}: {difference}" for difference in _differences(item, own)]
-        shapes |= dict(zip((f"{layer}/{name}" for name in item.names), _shapes(item, own["rank"]), strict=True))
-    for name, array in arrays.items():
-        if name not in shapes:
-            problems.append(f"{name}: no such variable in the model")
-        elif array.shape != shapes[name]:
-            problems.append(f"{name} has shape {array.shape} in the file, {shapes[name]} in the model")
-    if problems:
-        raise WeightsError(f"{os.fspath(path)} does not fit the model {model.name!r}:\n{listing(problems)}")
-    with _scope(model):
-        for layer, own in noted.items():
-            if not candidates[layer].layer.lora_enabled:
-                candidates[layer].layer.enable_lora(own["rank"], lora_alpha=own["alpha"])
-    known = _by_path(model)
-    for name, array in arrays.items():
-        known[name].assign(array)
-    return train_only(model, [known[name] for name in arrays])
-
-
-def _checked(noted: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
-    kinds = {"rank": int, "alpha": (int, float), "base": str}
-    for layer, own in noted.items():
-        if not isinstance(own, dict) or not all(isinstance(own.get(name), kind) for name, kind in kinds.items()):
-            raise WeightsError(f"{path}: the note on {show(layer)} is damaged. Get the file again.")
-    if not noted:
-        raise WeightsError(f"{path}: the file notes no layer. Get it again.")
-    return noted
-
-
-def _description(item: Adapter) -> dict[str, Any]:
-    array = np.ascontiguousarray(ops.convert_to_numpy(item.base))
-    checksum = f"{keras.backend.standardize_dtype(item.dtype)} {zlib.crc32(array.view('uint8')):08x}"
-    return {"rank": item.layer.lora_rank, "alpha": item.layer.lora_alpha, "base": checksum}
-
-
-def _differences(item: Adapter, noted: dict[str, Any]) -> Iterator[str]:
-    own = _description(item)
-    for name in ("rank", "alpha") if item.layer.lora_enabled else ():
-        if own[name] != noted[name]:
-            yield f"{name} is {noted[name]} in the file, {own[name]} in the model"
-    dtype = own["base"].split()[0]
-    if noted["base"].startswith(f"{dtype} ") and noted["base"] != own["base"]:
-        yield "the adapter was trained on other base weights"
-
-
-def _shapes(item: Adapter, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return (*item.shape[:-1], rank), (rank, item.shape[-1])
-
-
-def _by_path(model: keras.Model) -> dict[str, Any]:
-    """All weights by path.
-
-    Raises:
-        TrainingError: a path comes twice.
-    """
-    result: dict[str, Any] = {}
-    twice = [item.path for item in model.weights if result.setdefault(item.path, item) is not item]
-    if twice:
-        raise TrainingError(
-            f"The model {model.name!r} has different variables with one path; give their layers names of their own "
-            f"(prefix=... when loading):\n{listing(twice)}"
-        )
-    return result
-
-
-def _reader(variable: Any) -> Any:
-    return lambda: np.asarray(ops.convert_to_numpy(variable))
