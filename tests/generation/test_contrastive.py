@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests.conftest import FIXTURES
 from tests.generation.models import LANGUAGE_MODELS, generator, reader
 from tfloader.errors import ConfigError
-from tfloader.generation import decoding
+from tfloader.generation import decoding, processors
 from tfloader.generation.contrastive import ContrastiveSearch
 from tfloader.generation.options import GenerationOptions
 
@@ -121,6 +121,14 @@ def test_a_buffer_that_has_to_grow_changes_nothing(monkeypatch):
 def test_what_contrastive_search_cannot_be_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         GenerationOptions.of(**options)
+
+
+def test_another_number_of_candidates_is_another_graph_and_another_weight_is_not():
+    def signature(**options):
+        return processors.signature(GenerationOptions.of(**options))
+
+    assert signature(penalty_alpha=0.6, top_k=4) == signature(penalty_alpha=0.2, top_k=4)
+    assert signature(penalty_alpha=0.6, top_k=4) != signature(penalty_alpha=0.6, top_k=5) != signature()
 
 
 def test_more_candidates_than_tokens_are_refused():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests.optimizers import reference, small
 from tests.optimizers.reference import Reference, largest_error, train, variables
@@ -113,11 +112,9 @@ def test_still_exclusions_from_decay_are_not_saved():
     assert values == [1.0, 0.5]
 
 
-def test_still_accumulation_fails_and_clipping_differs_under_replicas():
-    strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
-
+def test_still_accumulation_fails_and_clipping_differs_under_replicas(two_replicas):
     def two(**arguments):
-        with strategy.scope():
+        with two_replicas.scope():
             model, optimizer = small.model(), keras.optimizers.SGD(0.1, **arguments)
         return small.fit(optimizer, start=model, run_eagerly=False)
 
