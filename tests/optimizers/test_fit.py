@@ -23,7 +23,9 @@ def all_parts():
 OPTIMIZERS = {
     "all parts": all_parts,
     "all parts, loss scaling": lambda: keras.optimizers.LossScaleOptimizer(all_parts(), initial_scale=8.0),
-    "AdaFactor": lambda: optimizers.AdaFactor(None, min_dim_size_to_factor=1, global_clipnorm=0.1),
+    # Unlike Adam, SGD feels it when a gradient is off by a factor.
+    "accumulation": lambda: optimizers.extend(keras.optimizers.SGD, optimizers.GradientAccumulation)(0.1),
+    "clipping": lambda: optimizers.extend(keras.optimizers.SGD)(0.1, global_clipnorm=0.1),
 }
 
 
