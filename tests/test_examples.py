@@ -256,7 +256,9 @@ def test_titles_are_written_with_the_very_scores_that_training_sees(uncertain):
     model, tokenizer = uncertain
     prompts = [tokenizer.encode(text)[0] for text, _ in PAIRS]
     generator = tfloader.TextGenerator(model, tokenizer)
-    found = generator.generate_ids(prompts, max_new_tokens=5, eos_token_id=3, suppress_tokens=[3], return_scores=True)
+    found = generator.generate_ids(
+        prompts, max_new_tokens=5, eos_token_id=3, suppress_tokens=[*range(5)], return_scores=True
+    )
     for (text, _), ids, scores in zip(PAIRS, found.sequences, found.token_scores, strict=True):
         title = "".join(tokenizer.ids_to_tokens(ids))
         inputs, following, weights = titles.training_arrays(tokenizer, [(text, title), PAIRS[1]], 64)
