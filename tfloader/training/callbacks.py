@@ -30,9 +30,10 @@ class StopOnNaN(keras.callbacks.Callback):
         losses = {name: float(value) for name, value in (logs or {}).items() if name.endswith("loss")}
         wrong = [f"{name} is {value}" for name, value in losses.items() if not np.isfinite(value)]
         if wrong:
+            iteration = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
             raise TrainingError(
                 f"{', '.join(wrong)} after batch {batch + 1} of epoch {self._epoch + 1} "
-                f"(iteration {int(self.model.optimizer.iterations)} of the optimizer). The weights have taken it up: "
+                f"(iteration {iteration} of the optimizer). The weights have taken it up: "
                 "go back to the last saved ones. Common causes are labels out of range, rows without a real position, "
                 "a learning rate that is too high, and float16 without loss scaling."
             )
