@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfloader.layers.activations import activation
+from tfloader.layers.products import as_matrix
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -57,8 +58,10 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, x, training=None):
         function = activation(self.activation)
-        hidden = function(self.gate(x)) * self.up(x) if self.gated else function(self.intermediate(x))
-        return self.output_dense(self.dropout_layer(hidden, training=training))
+        rows = as_matrix(x)
+        hidden = function(self.gate(rows)) * self.up(rows) if self.gated else function(self.intermediate(rows))
+        rows = self.output_dense(self.dropout_layer(hidden, training=training))
+        return keras.ops.reshape(rows, keras.ops.shape(x))
 
     def compute_output_shape(self, input_shape):
         return input_shape
