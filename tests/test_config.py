@@ -15,12 +15,19 @@ from tests.conftest import CHECKPOINTS, FIXTURES
 from tests.releases import CASES, NEEDS_TORCH
 from tfloader.config import ACTIVATION_NAMES, LIMITS, NOT_MATHEMATICS, TransformerConfig
 from tfloader.errors import ConfigError
-from tfloader.naming import RELEASES, find_config, read_config, read_raw_config
+from tfloader.naming import RELEASES, find_config, gau_alpha, read_config, read_raw_config, roformer, roformer_v2
+from tfloader.naming.b4k_gpt import DIALECT as B4K_GPT
+from tfloader.naming.b4k_gpt import GPT2_DIALECT as B4K_GPT2
+from tfloader.naming.bert4keras import T5_PEGASUS, T5_PEGASUS_DIALECT
 from tfloader.naming.google_bert import DIALECT as GOOGLE_BERT
+from tfloader.naming.google_nezha import DIALECT as NEZHA_DIALECT
 from tfloader.naming.gpt2_ml import DIALECT as GPT2_ML
 from tfloader.naming.gpt2_ml import HF_RELEASE as HF_GPT2_ML_RELEASE
 from tfloader.naming.hf_bert import DIALECT as HF_BERT
 from tfloader.naming.hf_gpt2 import DIALECT as HF_GPT2
+from tfloader.naming.hf_nezha import DIALECT as HF_NEZHA
+from tfloader.naming.hf_openai_gpt import DIALECT as HF_OPENAI_GPT
+from tfloader.naming.hf_roberta import DIALECT as HF_ROBERTA
 from tfloader.naming.hf_t5 import DIALECT as HF_T5
 from tfloader.naming.hf_t5 import MT5_DIALECT as HF_MT5
 from tfloader.naming.openai_gpt2 import DIALECT as OPENAI_GPT2
@@ -176,13 +183,49 @@ def ends(token):
     return {"bos_token_id": token, "eos_token_id": token, "embedding_dropout_prob": 0.1, "model_type": "gpt2"}
 
 
+NEZHA = {"family": "nezha", "max_position_embeddings": None}
+ALBERT = {"family": "albert", "embedding_size": 20, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
+ELECTRA = bert(211, 48, 3, 4, 80, "gelu", model_type="electra").replace(family="electra", embedding_size=24)
+GENERATOR = bert(211, 32, 3, 2, 56, "gelu", model_type="electra").replace(family="electra_generator", embedding_size=24)
+ROFORMER = bert(211, 48, 3, 4, 80, "gelu", model_type="roformer").replace(family="roformer", layer_norm_eps=1e-7)
+V2 = {"family": "roformer_v2", "model_type": "roformer_v2"}
 EXPECTED = {
+    "albert_google": bert(211, 48, 3, 4, 80, "gelu_tanh").replace(**ALBERT),
+    "hf_albert": bert(211, 48, 3, 4, 80, "gelu_tanh", model_type="albert").replace(**ALBERT, eos_token_id=3),
+    "electra_google": ELECTRA,
+    "electra_google_generator": GENERATOR,
+    "b4k_electra": ELECTRA.replace(embedding_size=20, model_type=None),
+    "hf_electra": ELECTRA,
+    "hf_electra_gen": GENERATOR,
     "bert_google": bert(211, 48, 3, 4, 80, "gelu_tanh"),
     "hf_bert": bert(211, 48, 3, 4, 80, "gelu", model_type="bert"),
     "hf_bert_bin_old": bert(203, 44, 2, 4, 72, "gelu", model_type="bert"),
     "hf_bert_h5": bert(211, 48, 3, 4, 80, "gelu", model_type="bert"),
     "hf_bert_sharded": bert(197, 40, 2, 5, 68, "gelu", model_type="bert"),
     "hf_bert_noprefix": bert(191, 42, 2, 6, 74, "gelu", model_type="bert"),
+    "hf_roberta": bert(211, 48, 3, 4, 80, "gelu", model_type="roberta").replace(
+        family="roberta", type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1, eos_token_id=2
+    ),
+    "b4k_simbert": bert(211, 48, 3, 4, 80, "gelu_tanh"),
+    "b4k_nezha": bert(211, 48, 3, 4, 80, "gelu_tanh", relative_attention_max_distance=64).replace(**NEZHA),
+    "hf_nezha": bert(211, 48, 3, 4, 80, "gelu", relative_attention_max_distance=5).replace(**NEZHA, model_type="nezha"),
+    "b4k_nezha_gen": bert(211, 48, 3, 4, 80, "gelu", application="lm").replace(
+        type_vocab_size=0, model_type="nezha_gen"
+    ),
+    "b4k_roformer": ROFORMER.replace(mlm_norm_eps=1e-12),
+    "b4k_roformer_factorized": ROFORMER.replace(mlm_norm_eps=1e-12, embedding_size=20),
+    "hf_roformer": ROFORMER.replace(layer_norm_eps=1e-12, embedding_size=48),
+    "b4k_roformer_v2": ROFORMER.replace(hidden_act="relu", **V2),
+    "b4k_roformer_v2_factorized": ROFORMER.replace(embedding_size=20, **V2),
+    "gau_alpha": bert(83, 24, 3, 1, 40, "silu", attention_head_size=8, model_type="gau_alpha").replace(
+        family="gau_alpha", max_position_embeddings=512, layer_norm_eps=1e-7
+    ),
+    "b4k_gpt": gpt2(211, 48, 3, 4, family="gpt", inner=80, shared_segment_embeddings=True),
+    "b4k_gpt_segtable": gpt2(211, 48, 3, 4, family="gpt", inner=80, type_vocab_size=3),
+    "hf_openai_gpt": gpt2(151, 32, 2, 4, family="gpt", embedding_dropout_prob=0.1, model_type="openai-gpt").replace(
+        max_position_embeddings=31
+    ),
+    "b4k_gpt2": gpt2(211, 48, 3, 4, inner=80),
     "gpt2_openai": gpt2(297, 48, 3, 4),
     "hf_gpt2": gpt2(297, 48, 3, 4, **ends(296)),
     "hf_gpt2_noprefix": gpt2(269, 40, 2, 5, **ends(268)),
@@ -191,6 +234,7 @@ EXPECTED = {
     "t5_mesh_v10": t5(256, 48, 3, 4, 80, 10, gated=False, dropout=0.0),
     "t5_mesh_v11": t5(256, 44, 2, 5, 72, 11, gated=True, dropout=0.0),
     "mt5_mesh": t5(256, 46, 2, 6, 68, 7, gated=True, model_type="mt5", dropout=0.0),
+    "b4k_t5_pegasus": t5(211, 44, 2, 5, 72, 12, gated=True).replace(**T5_PEGASUS, hidden_act="gelu"),
     "hf_t5_v10": t5(211, 48, 3, 4, 80, 10, gated=False),
     "hf_t5_v11": t5(211, 44, 2, 5, 72, 11, gated=True),
     "hf_t5_h5": t5(211, 44, 2, 5, 72, 11, gated=True),
@@ -201,7 +245,7 @@ EXPECTED = {
 def test_the_config_of_each_release_is_read_to_our_words(case):
     if case.name in NEEDS_TORCH:
         pytest.importorskip("torch", reason="pytorch_model.bin is read through torch, which is not installed")
-    assert tfloader.load_config(case.path) == EXPECTED[case.name]
+    assert tfloader.load_config(case.path, case.options.get("model")) == EXPECTED[case.name]
 
 
 @pytest.mark.parametrize("name", ["t5_mesh_v10", "t5_mesh_v11", "mt5_mesh"])
@@ -285,13 +329,16 @@ widths = st.tuples(st.integers(1, 64), st.integers(1, 64)).map(
     lambda pair: {"num_attention_heads": pair[0], "hidden_size": pair[0] * pair[1]}
 )
 hf_acts = st.sampled_from(["gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "linear"])
+WIDTH = {"embedding_size": st.none() | st.integers(1, 99)}
+APART = {"embedding_size": st.integers(4097, 9999)}  # no hidden_size is so large
+HEAD = {"mlm_norm_eps": st.none() | epsilons}
 EXPRESSIBLE = {
     # name: (dialect, family, fixed fields, strategies)
     "google_bert": (
         GOOGLE_BERT,
         "bert",
         BERT,
-        sizes | {"hidden_act": hf_acts, "type_vocab_size": st.integers(0, 9), "attention_probs_dropout_prob": rates},
+        sizes | {"hidden_act": hf_acts, "type_vocab_size": st.integers(1, 9), "attention_probs_dropout_prob": rates},
     ),
     "hf_bert": (
         HF_BERT,
@@ -308,6 +355,81 @@ EXPRESSIBLE = {
             "application": st.sampled_from(["encoder", "lm", "unilm"]),
         },
     ),
+    "google_albert": (
+        release("google_albert").dialects[0],
+        "albert",
+        BERT,
+        sizes | {"hidden_act": hf_acts, "inner_group_num": st.integers(1, 9)} | APART,
+    ),
+    "hf_albert": (
+        release("hf_albert").dialects[0],
+        "albert",
+        BERT | {"model_type": "albert", "embedding_size": 5000},
+        sizes
+        | APART
+        | {
+            "hidden_act": hf_acts,
+            "inner_group_num": st.integers(1, 9),
+            "layer_norm_eps": epsilons,
+            "pad_token_id": ids,
+            "application": st.sampled_from(["encoder", "lm", "unilm"]),
+        },
+    ),
+    "google_electra": (
+        release("google_electra").dialects[0],
+        "electra",
+        BERT,
+        sizes | APART | {"attention_probs_dropout_prob": rates},
+    ),
+    "hf_electra": (
+        release("hf_electra").dialects[0],
+        "electra",
+        BERT | {"model_type": "electra"},
+        sizes | APART | {"hidden_act": hf_acts, "layer_norm_eps": epsilons, "eos_token_id": ids},
+    ),
+    "hf_roberta": (
+        HF_ROBERTA,
+        "roberta",
+        BERT | {"model_type": "roberta"},
+        sizes
+        | HEAD
+        | {
+            "type_vocab_size": st.integers(0, 9),
+            "max_position_embeddings": st.integers(1, 99),
+            "layer_norm_eps": epsilons,
+            "pad_token_id": st.integers(0, 9),
+            "eos_token_id": ids,
+            "application": st.sampled_from(["encoder", "lm"]),
+        },
+    ),
+    "nezha": (
+        NEZHA_DIALECT,
+        "nezha",
+        {"pad_token_id": 0},
+        sizes
+        | HEAD
+        | {
+            "hidden_act": hf_acts,
+            "type_vocab_size": st.integers(0, 9),
+            "layer_norm_eps": epsilons,
+            "relative_attention_max_distance": st.integers(1, 99),
+        },
+    ),
+    "hf_nezha": (
+        HF_NEZHA,
+        "nezha",
+        {"model_type": "nezha", "type_vocab_size": 2},
+        sizes
+        | HEAD
+        | {
+            "hidden_act": hf_acts,
+            "layer_norm_eps": epsilons,
+            "pad_token_id": ids,
+            "eos_token_id": ids,
+            "relative_attention_max_distance": st.integers(1, 99),
+            "application": st.sampled_from(["encoder", "lm", "unilm"]),
+        },
+    ),
     "hf_gpt2": (
         HF_GPT2,
         "gpt2",
@@ -321,6 +443,63 @@ EXPRESSIBLE = {
             "eos_token_id": ids,
             "bos_token_id": ids,
         },
+    ),
+    "openai_gpt": (
+        HF_OPENAI_GPT,
+        "gpt",
+        GPT2 | {"model_type": "openai-gpt"},
+        sizes
+        | {
+            "hidden_act": st.sampled_from(["gelu_tanh", "relu", "silu"]),
+            "layer_norm_eps": epsilons,
+            "embedding_dropout_prob": rates,
+            "attention_probs_dropout_prob": rates,
+            "eos_token_id": ids,
+            "bos_token_id": ids,
+            "shared_segment_embeddings": st.booleans(),
+        },
+    ),
+    **{
+        name: (
+            dialect,
+            family,
+            BERT | {"model_type": family} | fixed,
+            sizes
+            | {
+                "hidden_act": hf_acts,
+                "type_vocab_size": st.integers(0, 9),
+                "attention_probs_dropout_prob": rates,
+                "layer_norm_eps": epsilons,
+                "pad_token_id": ids,
+            }
+            | further,
+        )
+        for name, dialect, family, fixed, further in (
+            ("roformer", roformer.DIALECT, "roformer", {}, WIDTH | HEAD),
+            ("hf_roformer", roformer.HF_DIALECT, "roformer", {}, WIDTH | HEAD),
+            ("roformer_v2", roformer_v2.DIALECT, "roformer_v2", {}, WIDTH),
+            ("hf_roformer_v2", roformer_v2.HF_DIALECT, "roformer_v2", {}, WIDTH),
+            ("gau_alpha", gau_alpha.DIALECT, "gau_alpha", {"attention_head_size": 6}, {}),
+        )
+    },
+    "b4k_gpt": (
+        B4K_GPT,
+        "gpt",
+        GPT2,
+        sizes
+        | {
+            "hidden_act": st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"]),
+            "attention_probs_dropout_prob": rates,
+            "type_vocab_size": st.integers(0, 9),
+        },
+    ),
+    "b4k_gpt shared": (B4K_GPT, "gpt", GPT2 | {"shared_segment_embeddings": True}, sizes),
+    "b4k_gpt2": (B4K_GPT2, "gpt2", GPT2, sizes | {"attention_probs_dropout_prob": rates}),
+    "t5_pegasus": (
+        T5_PEGASUS_DIALECT,
+        "t5",
+        T5 | T5_PEGASUS | {"hidden_act": "gelu", "gated_feed_forward": True, "tie_word_embeddings": False},
+        sizes | {"attention_head_size": st.integers(1, 99), "num_decoder_layers": st.integers(0, 99)},
     ),
     "gpt2_ml": (GPT2_ML, "gpt2_ml", GPT2 | {"hidden_act": "gelu"}, sizes | {"attention_probs_dropout_prob": rates}),
     "hf_gpt2_ml": (
@@ -361,6 +540,8 @@ def test_a_written_config_is_read_back_unchanged(name, data):
     if family == "t5":
         fields["attention_probs_dropout_prob"] = fields["hidden_dropout_prob"]
         del fields["initializer_range"]
+    if dialect is HF_OPENAI_GPT:
+        fields["intermediate_size"] = 4 * fields["hidden_size"]
     if fields.get("application") in ("lm", "unilm") and family == "bert":
         fields["type_vocab_size"] = 2
     before = config(family, **fields)
@@ -397,6 +578,7 @@ def t5_with(**fields):
 
 INEXPRESSIBLE = {
     "Google BERT, epsilon 1e-5": (GOOGLE_BERT, config(**BERT, layer_norm_eps=1e-5), "layer_norm_eps = 1e-05"),
+    "Google BERT, no segments": (GOOGLE_BERT, config(**BERT | {"type_vocab_size": 0}), "always segments"),
     "Google BERT, padding id 1": (GOOGLE_BERT, config(**BERT | {"pad_token_id": 1}), "pad_token_id = 1"),
     "Google BERT, factorised": (GOOGLE_BERT, config(**BERT, embedding_size=4), "embedding_size = 4"),
     "Google BERT, own head size": (GOOGLE_BERT, config(**BERT, attention_head_size=3), "attention_head_size = 3"),
@@ -409,6 +591,17 @@ INEXPRESSIBLE = {
     "OpenAI, other width": (OPENAI_GPT2, config("gpt2", **GPT2 | {"intermediate_size": 31}), "intermediate_size 31"),
     "OpenAI, exact gelu": (OPENAI_GPT2, config("gpt2", **GPT2 | {"hidden_act": "gelu"}), "hidden_act = 'gelu'"),
     "OpenAI, epsilon": (OPENAI_GPT2, config("gpt2", **GPT2 | {"layer_norm_eps": 1e-6}), "layer_norm_eps"),
+    "HF GPT, other width": (HF_OPENAI_GPT, config("gpt", **GPT2 | {"intermediate_size": 31}), "32 wide, here 31"),
+    "HF GPT, exact gelu": (HF_OPENAI_GPT, config("gpt", **GPT2 | {"hidden_act": "gelu"}), "'gelu'"),
+    "HF GPT, segments": (HF_OPENAI_GPT, config("gpt", **GPT2, type_vocab_size=3), "type_vocab_size = 3"),
+    "RoFormer, own head size": (roformer.DIALECT, config(**BERT, attention_head_size=6), "attention_head_size = 6"),
+    "RoFormerV2, epsilon of a head": (roformer_v2.DIALECT, config(**BERT, mlm_norm_eps=0.1), "mlm_norm_eps = 0.1"),
+    "GAU-alpha, factorised": (
+        gau_alpha.DIALECT,
+        config(**BERT, embedding_size=5, attention_head_size=6),
+        "embedding_size = 5",
+    ),
+    "GPT, bert4keras' epsilon": (B4K_GPT, config("gpt", **GPT2 | {"layer_norm_eps": 1e-12}), "layer_norm_eps = 1e-12"),
     "HF GPT-2, padding": (HF_GPT2, config("gpt2", **GPT2, pad_token_id=0), "pad_token_id = 0"),
     "GPT2_ML, approximate gelu": (GPT2_ML, config("gpt2_ml", **GPT2), "hidden_act = 'gelu_tanh'"),
     "T5, positions across": (HF_T5, t5_with(cross_position_bias=True), "cross_position_bias = True"),
@@ -433,7 +626,8 @@ def test_no_mathematical_field_is_dropped_by_a_format(name):
         value = getattr(before, item.name)
         if item.name in (*NOT_MATHEMATICS, "family"):
             continue
-        other = {"hidden_act": "tanh", "extras": {"a": 1}}.get(item.name)
+        others = {"hidden_act": "tanh", "extras": {"a": 1}, "block_norm_eps": 0.5, "mlm_norm_eps": 0.5}
+        other = others.get(item.name)
         if other is None:
             other = (
                 not value if isinstance(value, bool) else value / 2 if isinstance(value, float) else (value or 0) + 6

@@ -10,8 +10,8 @@ import pytest
 import tfloader
 from tests.releases import CASES, NEEDS_TORCH, Case, as_list, case, relative_error
 from tfloader.checkpoints import open_checkpoint
-from tfloader.errors import WeightsError
-from tfloader.naming import detect_release
+from tfloader.errors import ConfigError, WeightsError
+from tfloader.naming import RELEASES, find_config, read_raw_config
 from tfloader.naming.base import counts
 from tfloader.weights import as_mapping, plan
 
@@ -46,7 +46,12 @@ def test_outputs_equal_those_of_the_original_implementation(loaded):
         assert relative_error(found, expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("release", [item for item in CASES if "greedy" in "".join(item.arrays)], ids=str)
+# Of the b4k fixtures only this one holds the original's: see tests/models/test_bert4keras_numbers.py for the others.
+GREEDY = [item for item in CASES if "greedy" in "".join(item.arrays)]
+CONTINUED = [item for item in GREEDY if item.name == "b4k_gpt2" or not item.name.startswith("b4k_")]
+
+
+@pytest.mark.parametrize("release", CONTINUED, ids=str)
 def test_greedy_continuations_are_identical_token_by_token(release):
     _skip_without_torch(release)
     model = tfloader.load(release.path)
@@ -108,7 +113,7 @@ def mutants(transformer, path, paths, original):
         other = alike[(paths.index(path)) % len(alike)]
         yield f"replaced by {other}", transformer.variable(other).numpy()
     else:
-        yield "reversed", original[::-1].copy()
+        yield "reversed", np.flip(original).copy() if original.size > 1 else -original
 
 
 def test_each_row_left_out_of_the_table_makes_the_load_fail(loaded):
@@ -118,6 +123,7 @@ def test_each_row_left_out_of_the_table_makes_the_load_fail(loaded):
     naming = transformer.release.naming
     plan(transformer, checkpoint, transformer.release)
     built = [row for row in naming.rows if all(_exists(transformer, row))]
+    assert built
     for row in built:
         rest = tuple(item for item in naming.rows if item is not row)
         without = dataclasses.replace(transformer.release, naming=dataclasses.replace(naming, rows=rest))
@@ -126,8 +132,8 @@ def test_each_row_left_out_of_the_table_makes_the_load_fail(loaded):
 
 
 def _exists(transformer, row):
-    index = {"layer": 0, "decoder_layer": 0}
-    return [transformer.variable(path.format(**index)) is not None for path in row.ours]
+    first = next(row.expand(counts(transformer.config)))
+    return [transformer.variable(path) is not None for path in first.ours]
 
 
 def test_key_biases_come_from_tensors_named_so(loaded):
@@ -159,7 +165,7 @@ def test_a_saved_checkpoint_has_the_same_tensors_byte_for_byte(loaded, dtype, tm
     written = open_checkpoint(tmp_path)
     kept = {own.naming.canonical(name): array for name, array in tensors.items() if not own.naming.is_ignorable(name)}
     found = {own.naming.canonical(name): written.read(name) for name in written}
-    repeated = {copy.theirs for copy in own.naming.duplicates}
+    repeated = {copy.theirs for copy in (*own.naming.duplicates, *own.naming.constants)}
     assert set(found) - repeated == set(kept) - repeated
     for name, array in found.items():
         if name in kept:
@@ -183,15 +189,27 @@ def as_mapping_cached(model, release):
 
 def config_of(release):
     """The config file's content as a dictionary, with what the release's loader takes from the tensors."""
-    from tfloader.naming import find_config, read_raw_config
+    known = next(item for item in RELEASES if item.name == release.release)
+    return read_raw_config(find_config(release.path, known))
 
-    return read_raw_config(find_config(release.path, detect_release(open_checkpoint(release.path))))
+
+# Nobody published these in the other format, or it has no place for what they compute.
+ONE_FORMAT = {
+    ("hf_roberta", "tensorflow"),
+    ("b4k_gpt", "huggingface"),
+    ("b4k_gpt_segtable", "huggingface"),
+    ("b4k_t5_pegasus", "huggingface"),
+}
 
 
 @pytest.mark.parametrize("format", ["huggingface", "tensorflow"])
 def test_each_release_survives_both_formats_unchanged(loaded, format, tmp_path):
     """load(save(m)) == m, whichever release it came from and whichever format it goes to."""
     release, model = loaded
+    if (release.name, format) in ONE_FORMAT:
+        with pytest.raises(ConfigError, match="cannot"):
+            tfloader.save(model, tmp_path, format=format)
+        return
     tfloader.save(model, tmp_path, format=format)
     again = tfloader.load(tmp_path, **release.options)
     assert again.transformer.config.replace(model_type=None) == _as_saved(model, again)

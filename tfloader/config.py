@@ -32,6 +32,8 @@ LIMITS = {
     "embedding_size": 100_000,
     "num_hidden_layers": 1_000,
     "num_decoder_layers": 1_000,
+    "num_hidden_groups": 1_000,
+    "inner_group_num": 64,
     "num_attention_heads": 4_096,
     "attention_head_size": 16_384,
     "intermediate_size": 1_000_000,
@@ -59,11 +61,16 @@ class TransformerConfig:
         attention_head_size: width of one head when it is not hidden_size / num_attention_heads, else None.
         max_position_embeddings: rows of the position table; None where positions are relative.
         type_vocab_size: rows of the segment table; 0 for none.
+        num_hidden_groups: groups of layers with common weights (ALBERT); 1: all layers have the same.
+        inner_group_num: blocks that each of ALBERT's layers consists of.
         pad_token_id: id that is hidden from attention; None where every id is a real token (GPT-2).
         application: "encoder" (sees both sides), "lm" (causal) or "unilm" (causal in segment 1 only).
         tie_word_embeddings: the output layer is the transposed token embedding.
+        block_norm_eps: epsilon of the blocks' norms when it is not layer_norm_eps, else None.
+        mlm_norm_eps: epsilon of the masked-language-model head's norm when it is not layer_norm_eps, else None.
         scale_logits: logits are multiplied by hidden_size ** -0.5 (T5 with tied embeddings).
         cross_position_bias: the cross attention adds the decoder's position bias, as bert4keras did by default.
+        shared_segment_embeddings: segments are ids of tokens, looked up in the token table (CDial-GPT).
         mask_zero_segments: with shared segment embeddings, segment 0 hides its position, as in bert4keras.
         model_type: the release's own name of the model, where a family has several ("mt5" beside "t5").
         extras: further settings of a family registered by a user.
@@ -81,6 +88,8 @@ class TransformerConfig:
     attention_head_size: int | None = None
     max_position_embeddings: int | None = None
     type_vocab_size: int = 0
+    num_hidden_groups: int = 1
+    inner_group_num: int = 1
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
@@ -97,7 +106,10 @@ class TransformerConfig:
     tie_word_embeddings: bool = True
     scale_logits: bool = False
     cross_position_bias: bool = False
+    shared_segment_embeddings: bool = False
     mask_zero_segments: bool = False
+    block_norm_eps: float | None = None
+    mlm_norm_eps: float | None = None
     model_type: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
@@ -117,7 +129,7 @@ class TransformerConfig:
         hidden, inner = self.hidden_size, self.num_attention_heads * self.head_size
         attention = 4 * hidden * inner
         feed_forward = (3 if self.gated_feed_forward else 2) * hidden * self.intermediate_size
-        blocks = self.num_hidden_layers * (attention + feed_forward)
+        blocks = self.num_hidden_layers * self.inner_group_num * (attention + feed_forward)
         blocks += (self.num_decoder_layers or 0) * (2 * attention + feed_forward)
         rows = self.vocab_size + self.type_vocab_size + (self.max_position_embeddings or 0)
         return rows * (self.embedding_size or hidden) + blocks
@@ -156,6 +168,11 @@ def _problems(config: TransformerConfig) -> Iterable[str]:
         yield (
             f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
             f"{config.num_attention_heads}; give attention_head_size if that is meant"
+        )
+    elif config.num_hidden_layers * config.inner_group_num > LIMITS["num_hidden_layers"]:
+        yield (
+            f"num_hidden_layers * inner_group_num must be at most {LIMITS['num_hidden_layers']}, found "
+            f"{config.num_hidden_layers} * {config.inner_group_num}"
         )
     elif config.approximate_weights > MOST_WEIGHTS:
         found = f"{config.approximate_weights:.0e}"
@@ -260,6 +277,10 @@ class Dialect:
         """Whether a file may be meant for this dialect: it names no other model type."""
         return raw.get("model_type") in (None, self.constants.get("model_type"))
 
+    def claims(self, raw: Mapping[str, Any]) -> bool:
+        """Whether a file says that it is of this dialect: it has all its constants."""
+        return bool(self.constants) and all(raw.get(key) == value for key, value in self.constants.items())
+
     def missing(self, raw: Mapping[str, Any]) -> int:
         """How many of the keys that this dialect needs a file lacks."""
         needed = [key for key in self.keys if key.default is REQUIRED]
@@ -357,7 +378,7 @@ class Dialect:
         lost = [
             f"{name} = {getattr(config, name)!r} (it means {getattr(again, name)!r} there)"
             for name in CONFIG_FIELDS
-            if name not in NOT_MATHEMATICS and _meaning(again, name) != _meaning(config, name)
+            if name not in NOT_MATHEMATICS and meaning(again, name) != meaning(config, name)
         ]
         if lost:
             raise ConfigError(f"A {self.name} config cannot express:\n{listing(lost)}\nSave in another format.")
@@ -378,12 +399,21 @@ NOT_MATHEMATICS = {
 }
 
 
-def _meaning(config: TransformerConfig, name: str) -> Any:
+# What a field that is None stands for.
+FALLBACKS = {
+    "attention_head_size": "head_size",
+    "embedding_size": "hidden_size",
+    "block_norm_eps": "layer_norm_eps",
+    "mlm_norm_eps": "layer_norm_eps",
+    "embedding_dropout_prob": "hidden_dropout_prob",
+}
+
+
+def meaning(config: TransformerConfig, name: str) -> Any:
     """A field with what None stands for filled in."""
     value = getattr(config, name)
     if value is None:
-        fallback = {"attention_head_size": "head_size", "embedding_size": "hidden_size"}
-        value = getattr(config, fallback.get(name, name))
+        value = getattr(config, FALLBACKS.get(name, name))
     return value
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from tfloader.checkpoints import Checkpoint, open_checkpoint
 from tfloader.checkpoints.base import show
 from tfloader.config import TransformerConfig
-from tfloader.errors import CheckpointError, TfloaderError, TokenizerError, WeightsError, listing
+from tfloader.errors import CheckpointError, SegmentationError, TfloaderError, TokenizerError, WeightsError, listing
 from tfloader.naming import detect_release, find_config, folder_of, read_config, shapes_of
 from tfloader.naming.base import Release, counts
 from tfloader.tokenizers import load_tokenizer
@@ -31,11 +31,20 @@ TOKENIZER_KINDS = {
     "JsonTokenizer": "tokenizer.json",
 }
 # The builder option that makes an optional part of the model; parts not named here are always made.
-HEADS = {"pooler": {"with_pool": True}, "nsp": {"with_nsp": True}, "mlm": {"with_mlm": "linear"}}
+HEADS = {
+    "pooler": {"with_pool": True},
+    "nsp": {"with_nsp": True},
+    "mlm": {"with_mlm": "linear"},
+    "discriminator": {"with_discriminator": "linear"},
+}
 
 
-def info(path: str | os.PathLike[str]) -> dict[str, Any]:
+def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, Any]:
     """Describes a checkpoint without loading it.
+
+    Args:
+        path: as `load`'s path.
+        model: the family, where the names of the tensors fit several.
 
     Returns:
         A dictionary that json can write: path, release, family, parts, config, parameters, dtypes (parameters of
@@ -46,7 +55,7 @@ def info(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError, ConfigError: it is none that tfloader can read.
     """
     with open_checkpoint(path) as checkpoint:
-        release = detect_release(checkpoint)
+        release = detect_release(checkpoint, [model] if model else ())
         config, config_file = _read_config(path, checkpoint, release)
         contents = Contents.of(checkpoint, release, config)
         dtypes: Counter[str] = Counter()
@@ -82,6 +91,7 @@ class Contents:
         unknown: those that `load` would refuse.
         parts: the optional parts of the model ("pooler", "mlm", "decoder" ...) of which there is something.
         lacking: those of which there is nothing.
+        repeats: pairs of tensors that must hold the same values: one of them is stored twice, or tied.
     """
 
     own: dict[str, str]
@@ -89,28 +99,43 @@ class Contents:
     unknown: list[str]
     parts: list[str]
     lacking: set[str]
+    repeats: list[tuple[str, str]]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, release: Release, config: TransformerConfig) -> Contents:
         naming = release.naming
         rows = {row.theirs: row for row in naming.expand(counts(config))}
         copies = {copy.theirs: copy.of for copy in naming.duplicates}
-        own, copied, foreign, unknown = {}, {}, [], []
+        constants = {constant.theirs for constant in naming.constants}
+        own, copied, foreign, unknown, repeats = {}, {}, [], [], []
         for name in checkpoint:
             canonical = naming.canonical(name)
             # T5's lm_head is a weight of its own in some models and a copy in others.
             is_copy = canonical in copies and (canonical not in rows or config.tie_word_embeddings)
-            if naming.is_ignorable(name):
+            if naming.is_ignorable(name) or canonical in constants:
                 foreign.append(name)
-            elif is_copy:
-                copied[copies[canonical]] = name
-            elif canonical in rows:
-                own[canonical] = name
+            elif is_copy or canonical in rows:
+                place, meant = (copied, copies[canonical]) if is_copy else (own, canonical)
+                if meant in place:
+                    repeats.append((place[meant], name))
+                place[meant] = name
             else:
                 unknown.append(name)
+        repeats += [(own[meant], name) for meant, name in copied.items() if meant in own]
         own = copied | own
         parts = dict.fromkeys(row.part for theirs, row in rows.items() if row.part and theirs in own)
-        return cls(own, foreign, unknown, list(parts), {row.part for row in rows.values() if row.part} - set(parts))
+        lacking = {row.part for row in rows.values() if row.part} - set(parts)
+        return cls(own, foreign, unknown, list(parts), lacking, repeats)
+
+    @property
+    def left_out(self) -> set[str]:
+        """The parts without which there is a model: heads, and the decoder of T5."""
+        return self.lacking & {*HEADS, *(("decoder", "lm") if "decoder" in self.lacking else ())}
+
+    def load_options(self, config: TransformerConfig) -> dict[str, Any]:
+        """The options of `load` that make every part of which there is a tensor."""
+        options = {name: value for part in self.parts for name, value in HEADS.get(part, {}).items()}
+        return options | ({"part": "encoder"} if config.family == "t5" and "decoder" in self.lacking else {})
 
 
 @dataclass(frozen=True)
@@ -123,12 +148,13 @@ class Check:
     error: Exception | None = None
 
 
-def verify(path: str | os.PathLike[str]) -> Iterator[Check]:
+def verify(path: str | os.PathLike[str], model: str | None = None) -> Iterator[Check]:
     """Checks a checkpoint from its bytes to a forward pass; gives each outcome as soon as it is known.
 
-    It is sound if none is "FAILED". A failed check stops only those that need what it did not find.
+    Arguments are those of `info`. It is sound if none is "FAILED". A failed check stops only those that need what it
+    did not find.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"family": model}
     try:
         for name, check, needs in CHECKS:
             lost = [need for need in needs if need not in found]
@@ -154,9 +180,9 @@ class Nothing(Exception):  # noqa: N818 (no error)
     """There is nothing here for a check to look at."""
 
 
-def _open(path: Any) -> tuple[tuple[Checkpoint, Release], str]:
+def _open(path: Any, family: str | None) -> tuple[tuple[Checkpoint, Release], str]:
     checkpoint = open_checkpoint(path)
-    release = detect_release(checkpoint)
+    release = detect_release(checkpoint, [family] if family else ())
     return (checkpoint, release), f"{release.title}, {len(checkpoint)} tensors"
 
 
@@ -170,12 +196,7 @@ def _load(path: Any, opened: tuple[Checkpoint, Release], config: TransformerConf
     from tfloader.models.builder import load
 
     contents = Contents.of(*opened, config)
-    options: dict[str, Any] = {}
-    for part in contents.parts:
-        options |= HEADS.get(part, {})
-    if config.family == "t5" and "decoder" in contents.lacking:
-        options["part"] = "encoder"
-    model = load(path, dtype="float32", **options)
+    model = load(path, model=config.family, dtype="float32", **contents.load_options(config))
     parts = f", with {', '.join(contents.parts)}" if contents.parts else ""
     return model, f"{len(model.weights)} variables{parts}, each from one tensor"
 
@@ -227,7 +248,10 @@ def _exact(path: Any, opened: tuple[Checkpoint, Release], config: TransformerCon
 def _tokenizer(path: Any, config: TransformerConfig) -> tuple[None, str]:
     if not kinds_of_tokenizer(os.listdir(folder_of(path))):
         raise Nothing("there is none beside the checkpoint")
-    found = _tokenizer_of(path, config)
+    try:
+        found = _tokenizer_of(path, config)
+    except SegmentationError as reason:
+        raise Nothing("its words need the function that splits a text into them: see load_tokenizer") from reason
     size, rows = found.vocab_size, config.vocab_size
     if size > rows:
         raise TokenizerError(f"it has {size} tokens, but the embedding only {rows} rows; they do not belong together.")
@@ -238,27 +262,32 @@ def _tokenizer(path: Any, config: TransformerConfig) -> tuple[None, str]:
     return None, f"{_kind(found)}, {size} tokens{spare}"
 
 
-def _forward(path: Any, model: Any) -> tuple[None, str]:
+def outputs_on_random_ids(model: Any, config: TransformerConfig) -> list[np.ndarray]:
+    """What a model gives for token ids [2, 8 or the longest] that are always the same."""
     import keras
 
-    config = model.transformer.config
     length = min(8, config.max_position_embeddings or 8)
     random = np.random.default_rng(0)
+    segments = config.vocab_size if config.shared_segment_embeddings else config.type_vocab_size
     inputs = [
-        random.integers(0, config.type_vocab_size if "Segment" in tensor.name else config.vocab_size, (2, length))
+        random.integers(0, segments if "Segment" in tensor.name else config.vocab_size, (2, length))
         for tensor in model.inputs
     ]
     outputs = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
-    outputs = [keras.ops.convert_to_numpy(item) for item in outputs]
+    return [keras.ops.convert_to_numpy(item) for item in outputs]
+
+
+def _forward(path: Any, model: Any) -> tuple[None, str]:
+    outputs = outputs_on_random_ids(model, model.transformer.config)
     if not all(np.isfinite(item).all() for item in outputs):
-        raise WeightsError(f"random token ids {(2, length)} give NaN or infinite numbers.")
+        raise WeightsError("the token ids of two random texts give NaN or infinite numbers.")
     shapes = " and ".join(str(list(item.shape)) for item in outputs)
     return None, f"random token ids give finite numbers, {shapes}"
 
 
 # (name, function, the earlier checks whose results it takes)
 CHECKS = (
-    ("checkpoint", _open, ()),
+    ("checkpoint", _open, ("family",)),
     ("config", _config, ("checkpoint",)),
     ("model", _load, ("checkpoint", "config")),
     ("data", _data, ("checkpoint",)),

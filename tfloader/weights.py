@@ -18,14 +18,14 @@ import keras
 import numpy as np
 
 from tfloader.checkpoints import open_checkpoint
-from tfloader.checkpoints.base import Checkpoint, TensorSpec, aligned_empty
+from tfloader.checkpoints.agreement import deviations, differences
+from tfloader.checkpoints.base import ALIGNMENT, Checkpoint, TensorSpec, aligned_copy, largest_magnitude
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
 from tfloader.naming import detect_release
 from tfloader.naming.base import Release, Row, counts
 from tfloader.training.lora import adapted
 
-CACHE_LINE = 64  # bytes; also the alignment that TensorFlow needs to take memory over as it is
 READERS = 2
 IN_FLIGHT = 128 * 1024**2  # bytes
 READABLE_DTYPES = {"float32", "float16", "bfloat16"}
@@ -63,7 +63,7 @@ def load_weights(
     """
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
     ignore = [ignore] if isinstance(ignore, str) else ignore
-    release = release or detect_release(checkpoint)
+    release = release or detect_release(checkpoint, [transformer.config.family])
     sources = plan(transformer, checkpoint, release, ignore, source_config)
     if not fresh:
         for source in sources:
@@ -89,11 +89,11 @@ def plan(
         if naming.is_ignorable(name) or any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore):
             continue
         if canonical in names:
-            problems += _differences(checkpoint, names[canonical], name)
+            problems += differences(checkpoint, names[canonical], name)
         else:
             names[canonical] = name
 
-    rows = naming.expand(counts(transformer.config))
+    rows = naming.expand(counts(transformer.config, source_config))
     unread = {row.theirs for row in rows if row.part in transformer.left_out}
     if source_config is not None:
         unread |= {row.theirs for row in naming.expand(counts(source_config))} - {row.theirs for row in rows}
@@ -110,13 +110,19 @@ def plan(
         else:
             sources.append(Source(row, names.pop(theirs)))
             problems += _misfits(transformer, sources[-1], checkpoint)
+            if filled & {id(variable) for variable in variables}:
+                problems.append(f"{sources[-1].name} is another tensor for {' + '.join(row.ours)}, which have one")
         filled.update(id(variable) for variable in variables)
     used = {source.row.theirs: source.name for source in sources}
     for copy in naming.duplicates:
         if copy.theirs in names and copy.theirs not in unread:
             name = names.pop(copy.theirs)
             if copy.of in used:
-                problems += _differences(checkpoint, used[copy.of], name)
+                problems += differences(checkpoint, used[copy.of], name)
+    for constant in naming.constants:
+        if constant.theirs in names:
+            config = source_config or transformer.config
+            problems += deviations(checkpoint, names.pop(constant.theirs), constant, config)
     missing += [
         f"{variable.path} is not in the table of {release.title}" for variable in _strangers(transformer, filled)
     ]
@@ -147,18 +153,6 @@ def _misfits(transformer: Any, source: Source, checkpoint: Checkpoint) -> Iterat
         yield f"{source.name} has shape {tuple(spec.shape)}, the config means {tuple(expected)}{hint}"
     if spec.dtype not in READABLE_DTYPES:
         yield f"{source.name} is stored as {spec.dtype}; supported: {', '.join(sorted(READABLE_DTYPES))}"
-
-
-def _differences(checkpoint: Checkpoint, first: str, second: str) -> Iterator[str]:
-    if tuple(checkpoint[first].shape) != tuple(checkpoint[second].shape):
-        yield f"{second} should repeat {first}, but has another shape"
-    elif not _same_bits(checkpoint.read(first), checkpoint.read(second)):
-        yield f"{second} should repeat {first} (tied weights), but has other values"
-
-
-def _same_bits(first: np.ndarray, second: np.ndarray) -> bool:
-    """Equal also where both hold the same NaN."""
-    return first.dtype == second.dtype and np.array_equal(*(np.ravel(item).view("uint8") for item in (first, second)))
 
 
 def _strangers(transformer: Any, filled: Collection[int]) -> list[Any]:
@@ -210,33 +204,19 @@ def _prepared(transformer: Any, checkpoint: Checkpoint, source: Source) -> list[
     for path, piece in zip(source.row.ours, pieces, strict=True):
         piece = transformer.cut_vocabulary(path, piece)
         dtype = keras.backend.standardize_dtype(transformer.variable(path).dtype)
-        if dtype == "float16" and piece.dtype != np.float16 and piece.size:
-            largest = float(max(np.fmax.reduce(piece, axis=None), -np.fmin.reduce(piece, axis=None)))
+        if dtype == "float16" and piece.dtype != np.float16:
+            largest = largest_magnitude(piece)
             if largest > float(np.finfo("float16").max):
                 raise WeightsError(
                     f"{source.name} has the value {largest:g}, which float16 cannot hold. Use dtype='bfloat16'."
                 )
         if not piece.flags.c_contiguous or piece.dtype.name != dtype:
-            prepared.append(_copy(piece, dtype))
+            prepared.append(aligned_copy(piece, dtype))
         elif isinstance(whole, np.ndarray) or piece.flags.writeable or piece.size < math.prod(whole.shape):
             prepared.append(piece)
         else:  # a read-only view of the whole tensor
             prepared.append(keras.ops.reshape(whole, piece.shape))
     return prepared
-
-
-def _copy(array: np.ndarray, dtype: str) -> np.ndarray:
-    """A C-contiguous copy in another dtype, on memory that TensorFlow takes over as it is."""
-    copy = aligned_empty(array.shape, dtype)
-    if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous:
-        np.copyto(copy, array, casting="unsafe")
-        return copy
-    # A transposed matrix, a few rows at a time: they fill whole cache lines of the copy.
-    rows = CACHE_LINE // copy.itemsize
-    for start in range(0, array.shape[1], rows):
-        block = array.T[start : start + rows].astype(dtype, copy=False)
-        np.copyto(copy[:, start : start + rows], block.T)
-    return copy
 
 
 def _tensor(array: np.ndarray) -> Any:
@@ -245,8 +225,8 @@ def _tensor(array: np.ndarray) -> Any:
         return keras.ops.convert_to_tensor(array)
     import tensorflow as tf
 
-    if array.ctypes.data % CACHE_LINE or not array.flags.writeable:
-        array = _copy(array, array.dtype.name)
+    if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
+        array = aligned_copy(array, array.dtype.name)
     if array.dtype.name == "bfloat16":  # the exchange protocol knows no bfloat16
         return tf.bitcast(tf.experimental.dlpack.from_dlpack(array.view("uint16").__dlpack__()), tf.bfloat16)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
@@ -280,6 +260,9 @@ def tensors_to_save(transformer: Any, release: Release) -> list[tuple[str, Tenso
     for copy in release.naming.duplicates:
         if copy.written and copy.of in result:
             result[copy.theirs] = result[copy.of]
+    for constant in release.naming.constants:
+        spec = TensorSpec(constant.shape(transformer.config), next(iter(result.values()))[0].dtype)
+        result[constant.theirs] = (spec, constant.maker(transformer.config, spec.numpy_dtype))
     strangers = [item.path for item in transformer.model.weights if id(item) not in covered]
     if strangers:
         raise WeightsError(f"A {release.title} checkpoint has no place for these variables:\n{listing(strangers)}")

@@ -15,13 +15,17 @@ from tfloader.generation.text import TextGenerator
 LANGUAGE_MODELS = [
     ("hf_gpt2", {}),
     ("gpt2_ml", {}),
+    ("b4k_gpt_segtable", {}),
     ("b4k_bert_lm", {"application": "lm"}),
     ("b4k_bert_unilm", {"application": "unilm"}),
+    ("b4k_nezha", {"application": "unilm"}),
 ]
 LAST_HIDDEN = {
+    "gpt": "Transformer-{last}-FeedForward-Norm",
     "gpt2": "Output-Norm",
     "gpt2_ml": "Transformer-{last}-FeedForward-Norm-1",
     "bert": "Transformer-{last}-FeedForward-Norm",
+    "nezha": "Transformer-{last}-FeedForward-Norm",
 }
 
 

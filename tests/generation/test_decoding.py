@@ -51,19 +51,32 @@ def until_stop(ids, eos):
 LANGUAGE_MODELS = [
     ("hf_gpt2", {}),
     ("gpt2_ml", {}),
+    ("b4k_gpt2", {}),
+    ("hf_openai_gpt", {}),
+    ("b4k_gpt_segtable", {}),
     ("b4k_bert_lm", {"application": "lm"}),
     ("b4k_bert_unilm", {"application": "unilm"}),
+    ("b4k_simbert", {"application": "unilm"}),
+    ("albert_google", {"application": "lm"}),
+    ("b4k_albert_unshared", {"application": "unilm", "model": "albert_unshared"}),
+    ("hf_electra_gen", {"application": "lm"}),
+    ("b4k_nezha_gen", {}),
+    ("b4k_nezha", {"application": "lm"}),
+    ("b4k_nezha", {"application": "unilm", "relative_attention_max_distance": 3}),
+    ("hf_roberta", {"application": "lm"}),
+    ("b4k_roformer", {"application": "lm", "model": "roformer"}),
+    ("hf_roformer", {"application": "unilm"}),
+    ("b4k_roformer_v2", {"application": "lm"}),
 ]
 
 
-def without_cache(model, name, options, prompt, count):
+def without_cache(model, prompt, count):
     """Greedy decoding that reads everything anew for each token; also the logits it saw."""
     tokens, seen = np.array([prompt]), []
     for _ in range(count):
-        inputs = [tokens]
-        if options:
-            new = np.arange(tokens.shape[1]) >= len(prompt)
-            inputs.append((new[None] & (options["application"] == "unilm")).astype("int32"))
+        new = np.arange(tokens.shape[1]) >= len(prompt)
+        segments = (new[None] & (model.transformer.config.application == "unilm")).astype("int32")
+        inputs = [tokens, segments][: len(model.inputs)]
         logits = np.asarray(model(inputs if len(inputs) > 1 else tokens))[0, -1]
         seen.append(logits)
         tokens = np.concatenate([tokens, [[int(logits.argmax())]]], axis=1)
@@ -75,10 +88,10 @@ def test_each_row_of_a_ragged_batch_continues_as_alone_and_as_without_a_cache(na
     made = generator(name, **options)
     model = made.transformer.model
     random = np.random.default_rng(3)
-    prompts = [random.integers(1, 200, size).tolist() for size in (1, 7, 4)]
+    prompts = [random.integers(2, min(200, made.config.vocab_size), size).tolist() for size in (1, 7, 4)]
     found = made.generate_ids(prompts, max_new_tokens=12, eos_token_id=None, return_scores=True)
     for prompt, ids, scores in zip(prompts, found.sequences, found.token_scores, strict=True):
-        expected, logits = without_cache(model, name, options, prompt, 12)
+        expected, logits = without_cache(model, prompt, 12)
         assert ids == expected
         shifted = logits - logits.max(-1, keepdims=True)
         exact = shifted.max(-1) - np.log(np.exp(shifted).sum(-1))
@@ -94,7 +107,7 @@ def test_a_text_longer_than_the_buffer_of_recent_keys_continues_as_without_a_cac
     monkeypatch.setattr(decoding, "SLOTS", 4)
     for name in ("hf_gpt2", "gpt2_ml"):
         made = TextGenerator(tfloader.load(CHECKPOINTS / name))
-        expected, _ = without_cache(made.transformer.model, name, {}, [3, 7, 9], 30)
+        expected, _ = without_cache(made.transformer.model, [3, 7, 9], 30)
         found = made.generate_ids([[3, 7, 9]], max_new_tokens=30, eos_token_id=None)
         assert found.sequences == [expected]
         beams = {"max_new_tokens": 13, "num_beams": 3, "eos_token_id": None}
@@ -226,6 +239,12 @@ def test_not_a_number_in_the_logits_is_a_named_error_not_a_loop(strategy, broken
 
     with pytest.raises(GenerationError, match="NaN"):
         broken.generate_ids([[5, 6]], max_new_tokens=30, **STRATEGIES[strategy][0])
+
+
+def test_segments_that_are_speakers_are_refused_as_prompts_have_none():
+    with pytest.raises(ConfigError, match="not implemented for a model with shared_segment_embeddings"):
+        TextGenerator(tfloader.load(CHECKPOINTS / "b4k_gpt"))
+    assert TextGenerator(tfloader.load(CHECKPOINTS / "b4k_gpt", shared_segment_embeddings=False, type_vocab_size=0))
 
 
 def test_an_encoder_cannot_generate():

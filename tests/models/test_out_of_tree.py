@@ -12,7 +12,7 @@ from tests.releases import as_list, case, relative_error
 from tfloader.models import builder
 from tfloader.models.bert import BERT
 from tfloader.naming import RELEASES, google_bert
-from tfloader.naming.base import row
+from tfloader.naming.base import renamed, row
 
 # ---- what the user writes: BERT with a gain on each feed-forward's output, published under "gained/..." names
 
@@ -45,10 +45,7 @@ RELEASE = dataclasses.replace(
     naming=dataclasses.replace(
         google_bert.NAMING,
         rows=(
-            *(
-                dataclasses.replace(item, theirs=item.theirs.replace("bert/", "gained/"))
-                for item in google_bert.NAMING.rows
-            ),
+            *renamed(google_bert.NAMING.rows, {"bert/": "gained/"}),
             row("Transformer-{layer}-FeedForward-Gain/gain", "gained/encoder/layer_{layer}/gain"),
         ),
     ),

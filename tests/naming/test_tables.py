@@ -15,13 +15,18 @@ from hypothesis import strategies as st
 from tests.conftest import FIXTURES
 from tests.releases import CASES, NEEDS_TORCH
 from tfloader.checkpoints import open_checkpoint
+from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, ConfigError
-from tfloader.naming import RELEASES, detect_release, register_release
-from tfloader.naming.base import Identity, LeadingOne, Split, Transpose
+from tfloader.naming import RELEASES, detect_release, find_config, read_raw_config, register_release
+from tfloader.naming.base import Identity, LeadingOne, Repeated, Split, Transpose, counts
 from tfloader.naming.gin import parse_gin
 
 FORMATS = {"tensorflow", "safetensors", "hdf5", "torch", "memory"}
-COUNTS = {"layer": 12, "decoder_layer": 11}
+SIZES = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 9}
+CONFIG = TransformerConfig(
+    "any", num_hidden_layers=12, num_decoder_layers=11, num_hidden_groups=3, inner_group_num=2, **SIZES
+)
+COUNTS = counts(CONFIG)
 EACH = pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
 
 
@@ -63,6 +68,14 @@ def test_an_operation_and_its_inverse_change_nothing(op, data):
     np.testing.assert_array_equal(op.to_theirs(*back), theirs)
 
 
+def test_a_repeated_tensor_is_written_once():
+    op, matrix = Repeated(3, Split(2)), np.arange(12.0).reshape(2, 6)
+    pieces = op.to_ours(matrix)
+    assert len(pieces) == 6 and all(np.array_equal(piece, pieces[index % 2]) for index, piece in enumerate(pieces))
+    assert op.their_shape(*(piece.shape for piece in pieces)) == matrix.shape
+    np.testing.assert_array_equal(op.to_theirs(*pieces), matrix)
+
+
 # ---- tables
 
 
@@ -78,8 +91,11 @@ def test_each_name_stands_once_on_either_side(release):
 def test_every_placeholder_on_one_side_stands_on_the_other(release):
     for row in release.naming.rows:
         theirs = set(re.findall(r"\{(\w+)", row.theirs))
-        assert all(set(re.findall(r"\{(\w+)", path)) == theirs for path in row.ours)
-        assert theirs <= set(COUNTS)
+        ours = {frozenset(re.findall(r"\{(\w+)", path)) for path in row.ours}
+        assert len(ours) == 1
+        # ALBERT's blocks are named by what they share, all others alike on both sides.
+        assert ours == {frozenset(["block"])} if "group" in theirs else ours == {frozenset(theirs)}
+        assert not theirs or any(theirs <= set(names) for blocks in COUNTS.values() for names in blocks)
         parts = row.op.inner if isinstance(row.op, LeadingOne) else row.op
         assert len(row.ours) == getattr(parts, "parts", 1)
 
@@ -88,7 +104,7 @@ def test_every_placeholder_on_one_side_stands_on_the_other(release):
 def test_a_release_is_complete(release):
     assert set(release.formats) <= FORMATS and release.formats
     assert release.config_files and release.dialects and release.title and release.family
-    assert release.signature in names_of(release)
+    assert release.fits(names_of(release))
     assert release.writes in (None, "huggingface", "tensorflow")
 
 
@@ -127,26 +143,30 @@ def test_duplicates_repeat_tensors_of_the_table(release):
     assert all(copy.of in names for copy in release.naming.duplicates)
 
 
-def test_signatures_tell_all_releases_of_a_container_apart():
-    for form in FORMATS:
-        here = [release for release in RELEASES if form in release.formats]
-        for release in here:
-            having = [other.name for other in here if release.signature in names_of(other)]
-            assert having == [release.name], (form, release.signature)
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_releases_of_a_container_are_told_apart_by_names_or_else_by_config_or_family(form):
+    here = [release for release in RELEASES if form in release.formats]
+    for release in here:
+        alike = [other for other in here if other is not release and other.fits(names_of(release))]
+        marks = [dialect.constants for item in (release, *alike) for dialect in item.dialects[:1]]
+        assert all(other.family != release.family for other in alike)
+        assert all(marks.count(mark) == 1 and mark for mark in marks) or not alike, (release.name, marks)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_checkpoint_is_recognised_by_its_tensors_alone(case):
+def test_a_checkpoint_is_recognised_by_its_tensors_or_else_by_its_config_or_family(case):
     if case.name in NEEDS_TORCH:
         pytest.importorskip("torch", reason="pytorch_model.bin is read through torch, which is not installed")
     with open_checkpoint(case.path) as checkpoint:
-        release = detect_release(checkpoint)
+        families = [case.options["model"]] if "model" in case.options else []
+        release = detect_release(checkpoint, families)
         assert release.name == case.release
         if "memory" in release.formats:
             arrays = {name: checkpoint.read(name) for name in checkpoint}
-            assert detect_release(open_checkpoint(arrays)).name == case.release
+            config = read_raw_config(find_config(case.path, release))
+            assert detect_release(open_checkpoint(arrays), families, config).name == case.release
         table = {release.naming.canonical(name) for name in names_of(release)}
-        table |= {copy.theirs for copy in release.naming.duplicates}
+        table |= {copy.theirs for copy in (*release.naming.duplicates, *release.naming.constants)}
         unknown = [
             name
             for name in checkpoint
@@ -156,7 +176,8 @@ def test_a_checkpoint_is_recognised_by_its_tensors_alone(case):
 
 
 def test_tensors_of_two_releases_at_once_are_ambiguous():
-    arrays = {"model/wte": np.zeros((2, 2), "float32"), "bert/embeddings/word_embeddings": np.zeros((2, 2), "float32")}
+    names = ("model/wte", "bert/embeddings/position_embeddings", "bert/embeddings/token_type_embeddings")
+    arrays = {name: np.zeros((2, 2), "float32") for name in names}
     with pytest.raises(CheckpointError, match=r"fit several releases.*Google BERT.*OpenAI GPT-2"):
         detect_release(open_checkpoint(arrays))
 

@@ -143,6 +143,28 @@ def test_nothing_stands_around_a_text_of_gpt2_ml(tmp_path, data):
     assert load_tokenizer(tmp_path / "saved").tokenize("天") == ["天"]
 
 
+@pytest.mark.parametrize("model_type", ["openai-gpt", "gpt2"])
+def test_nothing_stands_around_a_text_of_gpt_with_a_bert_vocabulary(model_type, tmp_path):
+    """CDial-GPT, UER's GPT-2."""
+    config = {"model_type": model_type, "tokenizer_class": "BertTokenizer"}
+    folder = _folder(tmp_path, {"vocab.txt": VOCAB, "config.json": config})
+    assert load_tokenizer(folder).tokenize("天") == ["天"]
+
+
+def test_openai_gpts_own_pairs_are_no_bytes_and_only_its_tokenizer_json_is_read(tmp_path):
+    import tokenizers
+
+    vocab, merges = {"a": 0, "b</w>": 1, "ab</w>": 2, "<unk>": 3}, [("a", "b</w>")]
+    rust = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges, end_of_word_suffix="</w>", unk_token="<unk>"))
+    rust.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    files = {"vocab.json": vocab, "merges.txt": "#version: 0.2\na b</w>\n", "config.json": {"model_type": "openai-gpt"}}
+    with pytest.raises(TokenizerError, match="Is this a byte-level vocabulary"):
+        load_tokenizer(_folder(tmp_path, files))
+    files |= {"tokenizer.json": rust.to_str(), "tokenizer_config.json": {"tokenizer_class": "OpenAIGPTTokenizer"}}
+    found = load_tokenizer(_folder(tmp_path, files))
+    assert isinstance(found, JsonTokenizer) and found.encode("ab ab")[0] == [2, 2]
+
+
 def test_roberta_beside_its_config(tmp_path, data):
     vocab = json.loads((data / "gpt2_openai" / "encoder.json").read_text())
     vocab |= {token: len(vocab) + i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])}
@@ -259,7 +281,6 @@ def _with(**config):
             _with(tokenizer_class="BertJapaneseTokenizer"),
             "tokenizer_class 'BertJapaneseTokenizer': expected one of",
         ),
-        (_with(tokenizer_class="RoFormerTokenizer"), "tokenizer_class 'RoFormerTokenizer'"),
         (_with(tokenizer_class="T5Tokenizer"), "tokenizer_class 'T5Tokenizer'"),
         (_with(tokenizer_class=["BertTokenizer"]), "tokenizer_class must be of the type str"),
         (_with(a_new_rule=1, another=2), r"a_new_rule=.*\n.*another="),

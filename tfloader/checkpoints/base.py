@@ -23,7 +23,7 @@ DTYPES = {
     **{name: np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
-ALIGNMENT = 64
+ALIGNMENT = 64  # bytes: a cache line, and what TensorFlow needs to take memory over as it is
 _OWN_PAGES = 1024**2  # bytes
 _MAX_RANK = 32
 
@@ -84,6 +84,25 @@ def aligned_empty(shape: tuple[int, ...], dtype: str | np.dtype) -> np.ndarray:
         return np.ndarray(shape, dtype, buffer=pages)
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     return np.ndarray(shape, dtype, buffer=raw, offset=-raw.ctypes.data % ALIGNMENT)
+
+
+def aligned_copy(array: np.ndarray, dtype: str) -> np.ndarray:
+    """A C-contiguous copy in another dtype, on memory as `aligned_empty` gives it."""
+    copy = aligned_empty(array.shape, dtype)
+    if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous:
+        np.copyto(copy, array, casting="unsafe")
+        return copy
+    # A transposed matrix, a few rows at a time: they fill whole cache lines of the copy.
+    rows = ALIGNMENT // copy.itemsize
+    for start in range(0, array.shape[1], rows):
+        block = array.T[start : start + rows].astype(copy.dtype, copy=False)
+        np.copyto(copy[:, start : start + rows], block.T)
+    return copy
+
+
+def largest_magnitude(array: np.ndarray) -> float:
+    """Of the values that are numbers; 0 where there is none."""
+    return float(max(np.fmax.reduce(array, axis=None), -np.fmin.reduce(array, axis=None))) if array.size else 0.0
 
 
 class Checkpoint(Mapping[str, TensorSpec]):

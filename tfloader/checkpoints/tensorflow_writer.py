@@ -1,4 +1,4 @@
-"""Writes TensorFlow checkpoints in groups of about 1 GB, so that memory never holds the whole model.
+"""Writes TensorFlow checkpoints in groups of about 250 MB, so that memory never holds the whole model.
 
 As with safetensors, everything is complete in a temporary folder before names change, and the index is last.
 TensorFlow checks a CRC for every tensor, so a mixture of old and new files can never be read as good.
@@ -14,7 +14,7 @@ from tfloader.checkpoints.tensorflow import check_prefix
 from tfloader.checkpoints.writing import Item, checked_items, fetch, staging, sync
 from tfloader.errors import CheckpointError
 
-_GROUP_BYTES = 1000**3
+_GROUP_BYTES = 250 * 1000**2
 _STATE = "checkpoint"
 
 
@@ -24,7 +24,7 @@ def write_tensorflow(prefix: str | os.PathLike[str], tensors: Iterable[Item]) ->
     Args:
         prefix: path and first part of the file names; the folder is made if it is not there.
         tensors: (name, TensorSpec, zero-argument callable that gives the array). The callables are called
-            once each, in order; at most about 1 GB of arrays is held at a time, or one larger array.
+            once each, in order; at most about 250 MB of arrays is held at a time, or one larger array.
 
     Returns:
         The paths that were written: data files, index, state file.

@@ -15,7 +15,17 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfloader.errors import ConfigError
-from tfloader.generation.lean import few_rows_product, lean, many_rows_product, softmax, unflatten, weight
+from tfloader.generation.lean import (
+    few_rows_product,
+    is_small,
+    lean,
+    many_rows_product,
+    product,
+    side_by_side,
+    softmax,
+    unflatten,
+    weight,
+)
 from tfloader.layers.attention import hidden
 from tfloader.models.t5 import T5
 from tfloader.models.transformer import Transformer
@@ -40,6 +50,7 @@ def cached(transformer: Transformer) -> CachedBlocks:
     options = {
         "residual_attention_scores": transformer.residual_attention_scores,
         "layer_norm_cond": transformer.layer_norm_cond is not None,
+        "shared_segment_embeddings": transformer.config.shared_segment_embeddings,
         "part": getattr(transformer, "part", "both") != "both",
     }
     unsupported = [name for name, value in options.items() if value]
@@ -48,7 +59,7 @@ def cached(transformer: Transformer) -> CachedBlocks:
     kind = type(f"Cached{type(transformer).__name__}", (CachedBlocks, type(transformer)), {})
     copy = kind.__new__(kind)
     copy.__dict__ = {**vars(transformer), **transformer.as_language_model}
-    copy.frozen, copy.recent, copy.memory = {}, {}, {}
+    copy.frozen, copy.recent, copy.memory, copy.joined = {}, {}, {}, {}
     return copy
 
 
@@ -58,8 +69,10 @@ class CachedBlocks:
     Attributes:
         stepping: False while whole sequences are read, True while one token a row is.
         remembering: whether the keys and values of what is read are kept (a prompt) or not (T5's encoder).
-        frozen, recent: self-attention layer -> Pair; memory: cross-attention layer -> Pair, over the source.
+        block_index: which block runs: one layer may serve in several, and has other keys and values in each.
+        frozen, recent: "block/self-attention layer" -> Pair; memory: cross-attention layer -> Pair, over the source.
         bias: on the scores of all keys; while stepping a tuple (frozen keys, recent keys).
+        joined: see `join`; made once for all steps.
         slot: the slot of `recent` that this step writes.
         copies: rows that share one row of `frozen` and `memory`.
         hidden: [rows, length, size] the last hidden states of what was read last.
@@ -70,6 +83,11 @@ class CachedBlocks:
     all_logits = False
     remembering = True
     copies = 1
+    block_index = 0
+
+    def block(self, x: Any, index: int) -> Any:
+        self.block_index = index
+        return super().block(x, index)
 
     def layer(self, name: str, layer_class: Any, /, **arguments: Any) -> Any:
         return lean(super().layer(name, layer_class, **arguments))
@@ -95,37 +113,51 @@ class CachedBlocks:
 
     def attention(self, name: str, x: Any, bias: Any, memory: Any = None, **arguments: Any) -> Any:
         layer = self.layers[self.prefix + name]
-        query = self.heads(layer, layer.query, x)
+        if memory is None:
+            query, *new = self.queries_keys_values(layer, x)
+        else:
+            query = self.heads(layer, layer.query, x)
+        query = layer.placed(query, self.positions)
         if layer.scaled:
             query *= tf.cast(layer.head_size**-0.5, query.dtype)
         if memory is not None:
             if name not in self.memory:
-                self.memory[name] = self.keys_and_values(layer, memory)
+                self.memory[name] = self.heads(layer, layer.key, memory), self.heads(layer, layer.value, memory)
             return self.attend(layer, query, [Part(*self.memory[name], bias, shared=True)])
-        new = self.keys_and_values(layer, x)
+        new = layer.placed(new[0], self.positions), new[1]
+        place = f"{self.block_index}/{name}"
         if not self.stepping:
             if self.remembering:
-                self.frozen[name] = new
-            return self.attend(layer, query, [Part(*new, bias)])
-        self.recent[name] = tuple(write(*pair, self.slot) for pair in zip(self.recent[name], new, strict=True))
-        parts = [Part(*self.recent[name], bias[1])]
-        if name in self.frozen:
-            parts.insert(0, Part(*self.frozen[name], bias[0], shared=True))
+                self.frozen[place] = new
+            length = tf.shape(x)[1]
+            return self.attend(layer, query, [Part(*new, bias, layer.vectors(distances(length, length)))])
+        self.recent[place] = tuple(write(*pair, self.slot) for pair in zip(self.recent[place], new, strict=True))
+        keys, _ = self.recent[place]
+        near = layer.vectors(distances(1, tf.shape(keys)[2], self.slot))
+        parts = [Part(*self.recent[place], bias[1], near)]
+        if place in self.frozen:
+            length = tf.shape(self.frozen[place][0])[2]
+            far = layer.vectors(distances(1, length, length + self.slot))
+            parts.insert(0, Part(*self.frozen[place], bias[0], far, shared=True))
         return self.attend(layer, query, parts)
 
     def attend(self, layer: Any, query: Any, parts: list[Part]) -> Any:
         """One softmax over the keys of all parts; scaled queries [rows, heads, length, head_size]."""
-        product = few_rows_product if self.stepping else many_rows_product
+        batched = few_rows_product if self.stepping else many_rows_product
         scores = []
         for part in parts:
-            part_scores = self.apart(product(self.together(query, part), part.keys, turned=True), part)
+            part_scores = self.apart(batched(self.together(query, part), part.keys, turned=True), part)
+            if part.vectors is not None:
+                part_scores += tf.einsum("rhqd,qkd->rhqk", query, part.vectors)
             scores.append(part_scores if part.bias is None else part_scores + self.spread(part))
         shares = softmax(scores[0] if len(scores) == 1 else tf.concat(scores, axis=-1), query.dtype)
         context, begin = None, 0
         for part in parts:
             end = begin + tf.shape(part.keys)[2]
             own = shares if len(parts) == 1 else shares[..., begin:end]
-            seen = self.apart(product(self.together(own, part), part.values), part)
+            seen = self.apart(batched(self.together(own, part), part.values), part)
+            if part.vectors is not None:
+                seen += tf.einsum("rhqk,qkd->rhqd", own, part.vectors)
             context, begin = seen if context is None else context + seen, end
         length, size = query.shape[2], layer.num_heads * layer.head_size
         if length != 1:
@@ -136,10 +168,25 @@ class CachedBlocks:
     def heads(self, layer: Any, dense: Any, x: Any) -> Any:
         """[rows, length, size] -> [rows, heads, length, head_size]"""
         x = lean(dense)(x)
-        return tf.reshape(x, (-1, layer.num_heads, 1, layer.head_size)) if x.shape[1] == 1 else layer.heads(x)
+        return self.one_token(layer, x) if x.shape[1] == 1 else layer.heads(x)
 
-    def keys_and_values(self, layer: Any, x: Any) -> Pair:
-        return self.heads(layer, layer.key, x), self.heads(layer, layer.value, x)
+    def one_token(self, layer: Any, x: Any) -> Any:
+        return tf.reshape(x, (-1, layer.num_heads, 1, layer.head_size))
+
+    def queries_keys_values(self, layer: Any, x: Any) -> list[Any]:
+        """Of self-attention, each [rows, heads, length, head_size]."""
+        if self.stepping and layer.name in self.joined:
+            return [self.one_token(layer, part) for part in tf.split(product(x, *self.joined[layer.name]), 3, axis=-1)]
+        return [self.heads(layer, dense, x) for dense in (layer.query, layer.key, layer.value)]
+
+    def join(self) -> dict[str, list[Any]]:
+        """layer -> kernel and bias of its query, key and value side by side, for self-attention that gains by that."""
+        attentions = dict.fromkeys(self.layers[self.prefix + place.partition("/")[2]] for place in self.frozen)
+        return {
+            layer.name: side_by_side(denses, layer.compute_dtype)
+            for layer in attentions
+            if all(map(is_small, denses := (layer.query, layer.key, layer.value)))
+        }
 
     # Rows of one prompt side by side as queries of one row, and back.
 
@@ -167,7 +214,7 @@ class CachedBlocks:
     def decoder_biases(self, tokens: Any, x: Any, context: Any, context_bias: Any) -> tuple[Any, Any]:
         if not self.stepping:
             return super().decoder_biases(tokens, x, context, context_bias)
-        layer = self.positions("Decoder-Embedding-Relative-Position", bidirectional=False)
+        layer = self.relative_positions("Decoder-Embedding-Relative-Position", bidirectional=False)
         bias_frozen, bias_recent = self.bias
         old, new = tf.shape(bias_frozen)[-1], tf.shape(bias_recent)[-1]
         here = (old + self.slot)[None]
@@ -181,12 +228,14 @@ class Part(NamedTuple):
     """Keys and values [rows, heads, positions, head_size], and what is added to their scores.
 
     Attributes:
+        vectors: [queries, positions, head_size] what keys and values have more for a query, by its distance.
         shared: their rows are prompts, each of them read by all its rows.
     """
 
     keys: tf.Tensor
     values: tf.Tensor
     bias: tf.Tensor | None
+    vectors: tf.Tensor | None = None
     shared: bool = False
 
 
@@ -209,10 +258,22 @@ class TokenTable:
 
 def write(buffer: Any, new: Any, slot: Any) -> Any:
     """The buffer [rows, heads, slots, size] with one slot replaced; in place, where nothing else holds the buffer."""
+    if buffer.shape[2] == 1:
+        return new
     begin = tf.stack([0, 0, slot])
     return tf.raw_ops.TensorStridedSliceUpdate(
         input=buffer, begin=begin, end=begin + 1, strides=[1, 1, 1], value=new, begin_mask=0b011, end_mask=0b011
     )
+
+
+def distances(queries: Any, keys: Any, first: Any = 0) -> Any:
+    """[queries, keys] how far each key, counted from 0, is behind each query, counted from `first`."""
+    return tf.expand_dims(tf.range(keys), 0) - tf.expand_dims(tf.range(queries) + first, 1)
+
+
+def per_key(real: Any) -> Any:
+    """[rows, keys] -> [rows, 1, 1, keys]; not by new axes in brackets, for which LiteRT has no form."""
+    return tf.expand_dims(tf.expand_dims(real, 1), 1)
 
 
 def visible(allowed: Any, dtype: str) -> Any:

@@ -45,7 +45,7 @@ def generate(options: argparse.Namespace) -> int:
     defaults = tfloader.load_generation_config(file) if os.path.isfile(file) and not options.no_defaults else {}
     tfloader.GenerationOptions.of(**with_defaults(asked, defaults))  # before the model is loaded
     load = {"application": options.application} if options.application else {}
-    model = tfloader.load(path, dtype=options.dtype, **load)
+    model = tfloader.load(path, model=options.model, dtype=options.dtype, **load)
     tokenizer = tfloader.load_tokenizer(path, model.transformer.config.family)
     if not options.given or path != options.given[0]:
         _refuse_unknown_characters(tokenizer, prompts)

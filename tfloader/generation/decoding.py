@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfloader.errors import ConfigError
 from tfloader.generation import draws, processors
 from tfloader.generation.beam import BeamSearch
-from tfloader.generation.cache import REMEMBERED, cached, visible
+from tfloader.generation.cache import REMEMBERED, cached, per_key, visible
 from tfloader.generation.contrastive import ContrastiveSearch
 from tfloader.generation.lean import held
 from tfloader.generation.options import GenerationOptions
@@ -162,7 +162,8 @@ class Decoder:
         logits = tf.cast(self.model.head(x)[:, -1], tf.float32)
         fixed = {
             "frozen": self.model.frozen,
-            "frozen_bias": visible(real[:, None, None, :], self.dtype),
+            "joined": self.model.join(),
+            "frozen_bias": visible(per_key(real), self.dtype),
             "padding": tf.reduce_sum(tf.cast(~real, tf.int32), axis=1),
             "memory": {},
             "memory_bias": tf.zeros((0,), self.dtype),
@@ -172,7 +173,7 @@ class Decoder:
     def _read_prompt(self, tokens: Any, real: Any) -> tuple[Any, Any]:
         """Last hidden states and positions of whole prompts; a UniLM's prompt sees itself on both sides."""
         model = self._reading()
-        allowed = real[:, None, None, :]
+        allowed = per_key(real)
         if self.config.application == "lm":
             place = tf.range(tf.shape(tokens)[1])
             allowed = tf.logical_and(allowed, (place[None, :] <= place[:, None])[None, None])
@@ -194,6 +195,7 @@ class Decoder:
         logits = tf.cast(model.decode(start, context, memory_bias)[:, -1], tf.float32)
         fixed = {
             "frozen": model.frozen,
+            "joined": model.join(),
             "frozen_bias": tf.zeros([rows, 1, 1, 1], self.dtype),
             "padding": tf.zeros([rows], tf.int32),
             "memory": model.memory,
@@ -206,9 +208,10 @@ class Decoder:
         model = self.model
         model.stepping, model.copies, model.slot = True, copies, state["slot"]
         model.frozen, model.recent, model.memory = fixed["frozen"], dict(state["recent"]), fixed["memory"]
+        model.joined = fixed["joined"]
         place = tf.range(slots_of(state["recent"]))
         seen = (place >= fixed["padding"][:, None]) & (place <= state["slot"])
-        model.bias = (fixed["frozen_bias"], visible(seen[:, None, None, :], self.dtype))
+        model.bias = (fixed["frozen_bias"], visible(per_key(seen), self.dtype))
         last = state["last"][:, None]
         if self.is_t5:
             logits = model.decode(last, REMEMBERED, fixed["memory_bias"])
@@ -260,7 +263,7 @@ class Decoder:
 
         def call(*arguments: Any) -> Any:
             if not made:
-                made.append(compiled(function, tf.nest.map_structure(_open, arguments)))
+                made.append(compiled(function, signature_of(arguments)))
             return made[0](*arguments)
 
         return call
@@ -348,8 +351,19 @@ def text_length(state: dict[str, Any]) -> np.ndarray:
     return state["position"].numpy() + (not state["fresh"])
 
 
+def signature_of(arguments: Any) -> Any:
+    """Specs that fix only what the model fixes: weights, and heads and head size of keys and values."""
+    if isinstance(arguments, tuple | list):
+        return type(arguments)(signature_of(item) for item in arguments)
+    if isinstance(arguments, dict):
+        return {
+            name: tf.nest.map_structure(tf.type_spec_from_value, item) if name == "joined" else signature_of(item)
+            for name, item in arguments.items()
+        }
+    return _open(arguments)
+
+
 def _open(value: Any) -> tf.TensorSpec:
-    """A spec that fixes only what the model fixes: heads and head size of keys and values."""
     value = tf.convert_to_tensor(value)
     shape = [None] * len(value.shape)
     if len(shape) == 4 and value.dtype.is_floating and value.shape[1] != 1:

@@ -13,6 +13,7 @@ from tfloader.errors import ConfigError, TokenizerError, listing
 from tfloader.generation.decoding import Decoder, Generated
 from tfloader.generation.defaults import load_generation_config, with_defaults
 from tfloader.generation.options import GenerationOptions
+from tfloader.models.bert import BERT
 from tfloader.models.transformer import Transformer
 
 # After how many steps the host looks at the text, where it must: for stop strings, and while streaming.
@@ -29,7 +30,7 @@ class TextGenerator:
             A call that names a strategy (do_sample, num_beams, num_beam_groups, penalty_alpha) takes none from them.
 
     All options are those of `GenerationOptions`. Where eos_token_id is not given it is the model's own: the config's,
-    else for BERT the tokenizer's [SEP]; pass eos_token_id=None for none.
+    for BERT and its kin the tokenizer's [SEP]; pass eos_token_id=None for none.
     """
 
     def __init__(
@@ -147,8 +148,9 @@ class TextGenerator:
         options = with_defaults(options, self.defaults)
         if "eos_token_id" not in options:
             own = self.config.eos_token_id
-            if own is None and self.config.family == "bert":
-                own = getattr(self.tokenizer, "sep_token_id", None)
+            sep = getattr(self.tokenizer, "sep_token_id", None)
+            if isinstance(self.transformer, BERT) and sep is not None:
+                own = sep  # the configs of Chinese BERTs name RoBERTa's id, which is none of their own
             options = {**options, "eos_token_id": own}
         settings = GenerationOptions.of(**options)
         if settings.stop_strings and (self.tokenizer is None or settings.num_beams > 1):

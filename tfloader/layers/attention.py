@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from tfloader.layers.embeddings import real_positions
+from tfloader.layers.products import project
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -30,18 +31,20 @@ class AttentionMask(keras.layers.Layer):
 
     def call(self, token_ids, segment_ids=None, mask_input=None):
         """`mask_input`: [batch, keys] integers, 0 = hidden; it replaces what `pad_token_id` says."""
+        # expand_dims, as LiteRT has no form for new axes within brackets.
         allowed = None
         if self.kind == "lm":
             position = ops.arange(ops.shape(token_ids)[1])
             allowed = (position[None, :] <= position[:, None])[None, None]
         elif self.kind == "unilm":
             group = ops.cumsum(segment_ids, axis=1)
-            allowed = (group[:, None, :] <= group[:, :, None])[:, None]
+            earlier = ops.expand_dims(group, 1) <= ops.expand_dims(group, 2)
+            allowed = ops.expand_dims(earlier, 1)
         real = None
         if mask_input is not None:
-            real = ops.not_equal(mask_input, 0)[:, None, None, :]
+            real = ops.expand_dims(ops.not_equal(mask_input, 0), (1, 2))
         elif self.pad_token_id is not None:
-            real = real_positions(token_ids, self.pad_token_id)[:, None, None, :]
+            real = ops.expand_dims(real_positions(token_ids, self.pad_token_id), (1, 2))
         if allowed is None or real is None:
             allowed = real if allowed is None else allowed
         else:
@@ -127,23 +130,28 @@ class MultiHeadAttention(keras.layers.Layer):
         self.output_dense = dense("output_dense", output_size)
         self.dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
-    def build(self, x_shape, memory_shape=None, bias_shape=None, residual_scores_shape=None):
+    def build(self, x_shape, memory_shape=None, bias_shape=None, residual_scores_shape=None, positions_shape=None):
         memory_shape = memory_shape or x_shape
         self.query.build(x_shape)
         self.key.build(memory_shape)
         self.value.build(memory_shape)
         self.output_dense.build((*x_shape[:-1], self.num_heads * self.head_size))
 
-    def call(self, x, memory=None, bias=None, residual_scores=None, training=None):
+    def call(self, x, memory=None, bias=None, residual_scores=None, positions=None, training=None):
         """Attends from x to `memory` (default: to x itself).
 
         Args:
             memory: [batch, keys, size].
             bias: added to the scores, broadcast to [batch, heads, queries, keys].
             residual_scores: earlier scores to add before the bias (RealFormer).
+            positions: what `placed` needs to know of the positions of x.
         """
         memory = x if memory is None else memory
-        query, key, value = self.heads(self.query(x)), self.heads(self.key(memory)), self.heads(self.value(memory))
+        query, key, value = (
+            self.heads(project(dense, source))
+            for dense, source in ((self.query, x), (self.key, memory), (self.value, memory))
+        )
+        query, key = self.placed(query, positions), self.placed(key, positions)
         own = self.scores(query, key)
         scores = own if residual_scores is None else own + residual_scores
         output = self.attend(scores, value, bias, training)
@@ -154,11 +162,23 @@ class MultiHeadAttention(keras.layers.Layer):
         x = ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], self.num_heads, self.head_size))
         return ops.transpose(x, (0, 2, 1, 3))
 
+    def placed(self, x, positions):
+        """Queries or keys [batch, heads, length, head_size], made to depend on their positions; here they do not."""
+        return x
+
     def scores(self, query, key):
         """Scaled products of every query with every key."""
         if self.scaled:
             query = query * ops.cast(1 / math.sqrt(self.head_size), query.dtype)
         return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+
+    def vectors(self, distances):
+        """What keys and values have more at these distances (key minus query position); None: nothing."""
+        return None
+
+    def context(self, probabilities, value):
+        """The sum of the values, weighted: [batch, heads, queries, head_size]."""
+        return ops.matmul(probabilities, value)
 
     def attend(self, scores, value, bias=None, training=None):
         """Softmax over the keys, weighted sum of the values, output projection."""
@@ -166,12 +186,15 @@ class MultiHeadAttention(keras.layers.Layer):
             scores = scores + bias
         # Sums over hundreds of keys lose digits in half precision.
         probabilities = ops.cast(ops.softmax(ops.cast(scores, "float32")), self.compute_dtype)
-        context = ops.matmul(self.dropout_layer(probabilities, training=training), value)
+        context = self.context(self.dropout_layer(probabilities, training=training), value)
         context = ops.transpose(context, (0, 2, 1, 3))
         shape = ops.shape(context)
-        return self.output_dense(ops.reshape(context, (shape[0], shape[1], self.num_heads * self.head_size)))
+        context = ops.reshape(context, (shape[0], shape[1], self.num_heads * self.head_size))
+        return project(self.output_dense, context)
 
-    def compute_output_shape(self, x_shape, memory_shape=None, bias_shape=None, residual_scores_shape=None):
+    def compute_output_shape(
+        self, x_shape, memory_shape=None, bias_shape=None, residual_scores_shape=None, positions_shape=None
+    ):
         output = (*x_shape[:-1], self.output_size)
         keys = (memory_shape or x_shape)[1]
         return (output, (x_shape[0], self.num_heads, x_shape[1], keys)) if self.return_scores else output

@@ -153,3 +153,45 @@ class RelativePositionBias(keras.layers.Layer):
             "bidirectional": self.bidirectional,
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
         }
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class PositionRows(keras.layers.Layer):
+    """The rows of RoBERTa's position table for token ids [batch, length]: padding has row pad_token_id, real tokens the
+    rows behind it in turn.
+
+    With `position_ids` [batch, length], which count from 0, the rows of those.
+    """
+
+    def __init__(self, pad_token_id, **kwargs):
+        super().__init__(**kwargs)
+        self.pad_token_id = pad_token_id
+
+    def call(self, token_ids, position_ids=None):
+        if position_ids is None:
+            real = ops.cast(ops.not_equal(token_ids, self.pad_token_id), "int32")
+            position_ids = ops.cumsum(real, axis=1) * real - 1
+        return position_ids + self.pad_token_id + 1
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+    def compute_output_spec(self, token_ids, position_ids=None):
+        return keras.KerasTensor(token_ids.shape, "int32")
+
+    def get_config(self):
+        return {**super().get_config(), "pad_token_id": self.pad_token_id}
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class Zeros(keras.layers.Layer):
+    """The segment ids of a model that has one kind of segment: zeros, as many as there are token ids."""
+
+    def call(self, token_ids):
+        return ops.zeros_like(token_ids)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+    def compute_output_spec(self, token_ids):
+        return keras.KerasTensor(token_ids.shape, token_ids.dtype)

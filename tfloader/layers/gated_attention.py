@@ -89,17 +89,20 @@ class GatedAttentionUnit(keras.layers.Layer):
         self.i_dense.build(x_shape)
         self.o_dense.build((*x_shape[:-1], self.units))
         shape = (self.key_size,)
-        self.scales = [self.add_weight(name=f"{part}_gamma", shape=shape, initializer="ones") for part in "qk"]
-        self.offsets = (
-            [self.add_weight(name=f"{part}_beta", shape=shape, initializer="zeros") for part in "qk"]
-            if self.use_bias
-            else [0, 0]
+        self.q_gamma, self.k_gamma = (
+            self.add_weight(name=f"{part}_gamma", shape=shape, initializer="ones") for part in "qk"
         )
+        if self.use_bias:
+            self.q_beta, self.k_beta = (
+                self.add_weight(name=f"{part}_beta", shape=shape, initializer="zeros") for part in "qk"
+            )
 
     def call(self, x, allowed=None, mask=None, training=None):
         """`allowed`: booleans, broadcast to [batch, queries, keys]; `mask` [batch, keys], as Keras passes it on."""
         u, v, qk = ops.split(self.i_dense(x), (self.units, 2 * self.units), axis=-1)
-        query, key = (qk * scale + offset for scale, offset in zip(self.scales, self.offsets, strict=True))
+        query, key = qk * self.q_gamma, qk * self.k_gamma
+        if self.use_bias:
+            query, key = query + self.q_beta, key + self.k_beta
         if self.rotary:
             query, key = rotate_by_position(query), rotate_by_position(key)
         if self.attention_scale:
@@ -111,7 +114,7 @@ class GatedAttentionUnit(keras.layers.Layer):
     def weights_of(self, scores, allowed, mask):
         """Scores [batch, queries, keys] -> attention weights; a query that may look nowhere gets finite ones."""
         seen = ops.ones_like(scores, "bool")
-        for other in (allowed, None if mask is None else mask[:, None, :]):
+        for other in (allowed, None if mask is None else ops.expand_dims(mask, 1)):
             seen = seen if other is None else ops.logical_and(seen, other)
         # Squares and sums lose digits in half precision.
         precise = keras.backend.result_type(scores.dtype, "float32")

@@ -19,6 +19,23 @@ class RMSNormalization(keras.layers.RMSNormalization):
         self.supports_masking = True
 
 
+@keras.saving.register_keras_serializable("tfloader")
+class PlainRMSNormalization(keras.layers.Layer):
+    """RMS normalisation without weights, as in RoFormerV2: x / sqrt(mean(x^2) + epsilon) over the last axis."""
+
+    def __init__(self, epsilon=1e-7, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+        self.supports_masking = True
+
+    def call(self, x):
+        x32 = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        return ops.cast(x32 * ops.rsqrt(ops.mean(ops.square(x32), axis=-1, keepdims=True) + self.epsilon), x.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
 class Conditional:
     """What both share: the dense layers that turn the condition into changes of scale and offset.
 

@@ -12,17 +12,113 @@ from tfloader.layers.activations import activation
 from tfloader.models.transformer import Transformer
 
 
-class BERT(Transformer):
-    """Post-norm blocks; inputs Input-Token and Input-Segment.
+class PostNorm(Transformer):
+    """Embeddings of tokens, segments and positions, and post-norm blocks: what BERT and GPT share.
+
+    Args:
+        hierarchical_position: True (alpha 0.4) or alpha: n positions serve n^2.
+        custom_position_ids: adds the input Input-Position.
+        custom_attention_mask: adds the input Input-Mask (0 = hidden), which replaces "id is padding".
+    """
+
+    def __init__(
+        self,
+        config,
+        *,
+        hierarchical_position: bool | float | None = None,
+        custom_position_ids: bool = False,
+        custom_attention_mask: bool = False,
+        **options,
+    ):
+        if not config.shared_segment_embeddings:
+            config = config.replace(mask_zero_segments=False)  # concerns only these
+        super().__init__(config, **options)
+        self.hierarchical_position = 0.4 if hierarchical_position is True else hierarchical_position or None
+        self.custom_position_ids = custom_position_ids
+        self.custom_attention_mask = custom_attention_mask
+        if config.shared_segment_embeddings or not config.type_vocab_size:
+            self.left_out.add("segments")
+
+    def beyond_the_weights(self) -> list[str]:
+        return super().beyond_the_weights() + ["hierarchical_position"] * bool(self.hierarchical_position)
+
+    def make_inputs(self) -> dict[str, Any]:
+        names = ["Input-Token"]
+        if self.config.type_vocab_size or self.config.shared_segment_embeddings:
+            names.append("Input-Segment")
+        if self.custom_position_ids:
+            names.append("Input-Position")
+        if self.custom_attention_mask:
+            names.append("Input-Mask")
+        return {name: self.input(name) for name in names}
+
+    def attention_bias(self, inputs: dict[str, Any]) -> Any:
+        bias = super().attention_bias(inputs)
+        if self.config.mask_zero_segments:
+            padding = self.layer("Segment-Mask", tfl.AttentionMask, pad_token_id=self.config.pad_token_id)
+            bias = self.add("Attention-Segment-Mask", bias, padding(inputs["Input-Segment"]))
+        return bias
+
+    def embed(self, inputs: dict[str, Any]) -> Any:
+        x = self.token_embedding()(inputs["Input-Token"])
+        if "Input-Segment" in inputs:
+            x = self.add("Embedding-Token-Segment", x, self.segment_embedding()(inputs["Input-Segment"]))
+        x = self.embed_positions(x, inputs.get("Input-Position"))
+        x = self.after_embedding(x)
+        if self.config.embedding_size not in (None, self.config.hidden_size):
+            x = self.dense("Embedding-Mapping", self.config.hidden_size)(x)
+        return x
+
+    def after_embedding(self, x: Any) -> Any:
+        return self.dropout("Embedding-Dropout", self.norm("Embedding-Norm", x))
+
+    def segment_embedding(self) -> Any:
+        if self.config.shared_segment_embeddings:
+            return self.token_embedding()
+        return self.layer(
+            "Embedding-Segment",
+            keras.layers.Embedding,
+            input_dim=self.config.type_vocab_size,
+            output_dim=self.config.embedding_size or self.config.hidden_size,
+            embeddings_initializer=self.initializer,
+        )
+
+    @property
+    def position_rows(self) -> int:
+        """Rows of the position table."""
+        return self.config.max_position_embeddings
+
+    def embed_positions(self, x: Any, position_ids: Any) -> Any:
+        layer = self.layer(
+            "Embedding-Position",
+            tfl.PositionEmbedding,
+            input_dim=self.position_rows,
+            hierarchical=self.hierarchical_position,
+            embeddings_initializer=self.initializer,
+        )
+        return layer(x, position_ids=position_ids)
+
+    def block(self, x: Any, index: int) -> Any:
+        epsilon = self.config.block_norm_eps
+        attention = f"{self.block_name(index)}-MultiHeadSelfAttention"
+        y = self.dropout(f"{attention}-Dropout", self.attention(attention, x, self.bias))
+        x = self.norm(f"{attention}-Norm", self.add(f"{attention}-Add", x, y), epsilon=epsilon)
+        feed_forward = f"{self.block_name(index)}-FeedForward"
+        y = self.dropout(f"{feed_forward}-Dropout", self.feed_forward(feed_forward, x))
+        return self.norm(f"{feed_forward}-Norm", self.add(f"{feed_forward}-Add", x, y), epsilon=epsilon)
+
+    def block_name(self, index: int) -> str:
+        """What the names of a block's layers begin with; blocks of one name have the same layers."""
+        return f"Transformer-{index}"
+
+
+class BERT(PostNorm):
+    """Inputs Input-Token and Input-Segment.
 
     Args:
         with_pool: the [CLS] vector through a dense layer: True for tanh, or an activation's name.
         with_nsp: next-sentence probabilities in place of the pooled vector: True for softmax, or "linear".
         with_mlm: masked-language-model output: True for softmax, "linear" for logits.
-        hierarchical_position: True (alpha 0.4) or alpha: n positions serve n^2.
-        custom_position_ids: adds the input Input-Position.
-        custom_attention_mask: adds the input Input-Mask (0 = hidden), which replaces "id is padding".
-        shared_segment_embeddings: segments are looked up in the token table.
     """
 
     vocabulary_axes = {"Embedding-Token/embeddings": 0, "MLM-Bias/bias": 0}
@@ -39,91 +135,16 @@ class BERT(Transformer):
         with_pool: bool | str = False,
         with_nsp: bool | str = False,
         with_mlm: bool | str = False,
-        hierarchical_position: bool | float | None = None,
-        custom_position_ids: bool = False,
-        custom_attention_mask: bool = False,
-        shared_segment_embeddings: bool = False,
         **options,
     ):
-        if not shared_segment_embeddings:
-            config = config.replace(mask_zero_segments=False)  # concerns only these
         super().__init__(config, **options)
         self.with_nsp = with_nsp
         self.with_pool = with_pool or bool(with_nsp)
         self.with_mlm = with_mlm or config.application != "encoder"
-        self.hierarchical_position = 0.4 if hierarchical_position is True else hierarchical_position or None
-        self.custom_position_ids = custom_position_ids
-        self.custom_attention_mask = custom_attention_mask
-        self.shared_segment_embeddings = shared_segment_embeddings
         parts = {"pooler": self.with_pool, "nsp": with_nsp, "mlm": self.with_mlm}
-        self.left_out = {part for part, wanted in parts.items() if not wanted}
-        if shared_segment_embeddings or not config.type_vocab_size:
-            self.left_out.add("segments")
-        if config.application == "unilm" and not (config.type_vocab_size or shared_segment_embeddings):
+        self.left_out |= {part for part, wanted in parts.items() if not wanted}
+        if config.application == "unilm" and not (config.type_vocab_size or config.shared_segment_embeddings):
             raise ConfigError("application='unilm' needs segments, but type_vocab_size is 0.")
-
-    def beyond_the_weights(self) -> list[str]:
-        options = {
-            "hierarchical_position": self.hierarchical_position,
-            "shared_segment_embeddings": self.shared_segment_embeddings,
-        }
-        return [*super().beyond_the_weights(), *(name for name, value in options.items() if value)]
-
-    def make_inputs(self) -> dict[str, Any]:
-        names = ["Input-Token"]
-        if self.config.type_vocab_size or self.shared_segment_embeddings:
-            names.append("Input-Segment")
-        if self.custom_position_ids:
-            names.append("Input-Position")
-        if self.custom_attention_mask:
-            names.append("Input-Mask")
-        return {name: self.input(name) for name in names}
-
-    def attention_bias(self, inputs: dict[str, Any]) -> Any:
-        bias = super().attention_bias(inputs)
-        if self.shared_segment_embeddings and self.config.mask_zero_segments:
-            padding = self.layer("Segment-Mask", tfl.AttentionMask, pad_token_id=self.config.pad_token_id)
-            bias = self.add("Attention-Segment-Mask", bias, padding(inputs["Input-Segment"]))
-        return bias
-
-    def embed(self, inputs: dict[str, Any]) -> Any:
-        x = self.token_embedding()(inputs["Input-Token"])
-        if "Input-Segment" in inputs:
-            x = self.add("Embedding-Token-Segment", x, self.segment_embedding()(inputs["Input-Segment"]))
-        x = self.embed_positions(x, inputs.get("Input-Position"))
-        x = self.dropout("Embedding-Dropout", self.norm("Embedding-Norm", x))
-        if self.config.embedding_size not in (None, self.config.hidden_size):
-            x = self.dense("Embedding-Mapping", self.config.hidden_size)(x)
-        return x
-
-    def segment_embedding(self) -> Any:
-        if self.shared_segment_embeddings:
-            return self.token_embedding()
-        return self.layer(
-            "Embedding-Segment",
-            keras.layers.Embedding,
-            input_dim=self.config.type_vocab_size,
-            output_dim=self.config.embedding_size or self.config.hidden_size,
-            embeddings_initializer=self.initializer,
-        )
-
-    def embed_positions(self, x: Any, position_ids: Any) -> Any:
-        layer = self.layer(
-            "Embedding-Position",
-            tfl.PositionEmbedding,
-            input_dim=self.config.max_position_embeddings,
-            hierarchical=self.hierarchical_position,
-            embeddings_initializer=self.initializer,
-        )
-        return layer(x, position_ids=position_ids)
-
-    def block(self, x: Any, index: int) -> Any:
-        attention = f"Transformer-{index}-MultiHeadSelfAttention"
-        y = self.dropout(f"{attention}-Dropout", self.attention(attention, x, self.bias))
-        x = self.norm(f"{attention}-Norm", self.add(f"{attention}-Add", x, y))
-        feed_forward = f"Transformer-{index}-FeedForward"
-        y = self.dropout(f"{feed_forward}-Dropout", self.feed_forward(feed_forward, x))
-        return self.norm(f"{feed_forward}-Norm", self.add(f"{feed_forward}-Add", x, y))
 
     def head(self, x: Any) -> Any:
         outputs = []
@@ -142,7 +163,7 @@ class BERT(Transformer):
     def language_model(self, x: Any) -> Any:
         size = self.config.embedding_size or self.config.hidden_size
         x = self.dense("MLM-Dense", size, activation(self.config.hidden_act))(x)
-        x = self.norm("MLM-Norm", x)
+        x = self.norm("MLM-Norm", x, epsilon=self.config.mlm_norm_eps)
         x = self.token_embedding()(x, reverse=True)
         x = self.layer("MLM-Bias", tfl.Bias)(x)
         return self.activate("MLM-Activation", x, self.with_mlm)

@@ -10,35 +10,64 @@ from typing import Any
 
 import keras
 
-from tfloader.checkpoints import open_checkpoint, write_safetensors, write_tensorflow
-from tfloader.config import TransformerConfig
+from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import ConfigError, WeightsError, listing
-from tfloader.files import write_json
+from tfloader.models.albert import ALBERT
 from tfloader.models.bert import BERT
+from tfloader.models.electra import ELECTRA, ElectraGenerator
+from tfloader.models.gau_alpha import GAUAlpha
+from tfloader.models.gpt import GPT
 from tfloader.models.gpt2 import GPT2
 from tfloader.models.gpt2_ml import GPT2_ML
+from tfloader.models.nezha import NEZHA
+from tfloader.models.roberta import RoBERTa
+from tfloader.models.roformer import RoFormer
+from tfloader.models.roformer_v2 import RoFormerV2
 from tfloader.models.t5 import T5
 from tfloader.models.transformer import Transformer, split_options
 from tfloader.naming import RELEASES, detect_release, find_config, folder_of, read_config, read_raw_config, shapes_of
 from tfloader.naming.base import Release
+from tfloader.naming.bert4keras import T5_PEGASUS
+from tfloader.naming.writing import as_published, config_to_write, release_to_write, write_folder
 from tfloader.weights import load_weights, tensors_to_save
 
-FAMILIES: dict[str, type[Transformer]] = {"bert": BERT, "gpt2": GPT2, "gpt2_ml": GPT2_ML, "t5": T5}
+FAMILIES: dict[str, type[Transformer]] = {
+    "bert": BERT,
+    "albert": ALBERT,
+    "electra": ELECTRA,
+    "electra_generator": ElectraGenerator,
+    "roberta": RoBERTa,
+    "nezha": NEZHA,
+    "gpt": GPT,
+    "gpt2": GPT2,
+    "gpt2_ml": GPT2_ML,
+    "t5": T5,
+    "roformer": RoFormer,
+    "roformer_v2": RoFormerV2,
+    "gau_alpha": GAUAlpha,
+}
 
-# bert4keras' further names: (family, options).
-ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
-    f"{name}{suffix}": ("t5", {"part": part} if part else {})
+# bert4keras' further names: (the families that may be meant, options).
+ALIASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    f"{name}{suffix}": (("t5",), {"part": part} if part else {})
     for name in ("t5", "t5.1.0", "t5.1.1", "mt5.1.1")
     for suffix, part in (("", None), ("_encoder", "encoder"), ("_decoder", "decoder"))
 }
+# The Chinese RoBERTas are BERTs, published as such; the English one is a family of its own.
+# bert4keras had BERT's epsilon here.
+ALIASES["albert_unshared"] = (("albert",), {"unshared": True, "block_norm_eps": None})
+ALIASES["roberta"] = (("bert", "roberta"), {})
+# For a T5-PEGASUS with another vocabulary than the published one, by which that is recognised.
+ALIASES["t5_pegasus"] = (("t5",), {**T5_PEGASUS, "hidden_act": "gelu"})
 
 # build_transformer_model gives what bert4keras gave: probabilities. `load` gives logits.
 BERT4KERAS_DEFAULTS = {
+    "gpt": {"final_activation": "softmax"},
     "gpt2": {"final_activation": "softmax"},
     "gpt2_ml": {"final_activation": "softmax"},
     "t5": {"with_lm": True},
 }
-LOGITS = {"bert": {"with_mlm": "linear"}}
+LOGITS = {name: {"with_mlm": "linear"} for name, family in FAMILIES.items() if issubclass(family, BERT)}
 
 
 def register_family(name: str, family: type[Transformer]) -> None:
@@ -61,7 +90,7 @@ def load(
     """Loads a checkpoint into a Keras model, exactly or not at all.
 
     Encoders give the last hidden states [batch, length, hidden], or the heads that are asked for (with_pool, with_nsp,
-    with_mlm); language models (GPT-2, GPT2_ML, T5, BERT with application "lm" or "unilm") give logits
+    with_mlm); language models (GPT, GPT-2, GPT2_ML, T5, BERT with application "lm" or "unilm") give logits
     [batch, length, vocab].
 
     Args:
@@ -79,10 +108,7 @@ def load(
     Raises:
         CheckpointError, ConfigError, WeightsError: naming the file, what was found, and what to do.
     """
-    family_name, preset = _family_name(model)
-    transformer = _built(
-        path, config, family_name, application, dtype, compat, ignore, ignore_config_keys, {**preset, **options}, LOGITS
-    )
+    transformer = _built(path, config, model, application, dtype, compat, ignore, ignore_config_keys, options, LOGITS)
     return transformer.model
 
 
@@ -101,22 +127,20 @@ def build_transformer_model(
     Args:
         config_path: the config file or its content; None: beside the checkpoint.
         checkpoint_path: as `load`'s path; None: the model keeps its random start.
-        model: family, by name ("bert", "gpt2", "gpt2_ml", "t5.1.1" ...) or class.
+        model: family, by name ("bert", "gpt", "gpt2", "gpt2_ml", "t5.1.1" ...) or class.
         application: "encoder", "lm" or "unilm".
         return_keras_model: False returns the Transformer with `.model`, `.layers` and, for T5, `.encoder`, `.decoder`.
         **options: as for `load`, `dtype`, `compat` and `ignore` included.
     """
-    family_name, preset = _family_name(model)
-    options = {**preset, **options}
     special = {
         name: options.pop(name, default)
         for name, default in (("dtype", None), ("compat", None), ("ignore", ()), ("ignore_config_keys", ()))
     }
-    causal = family_name in ("gpt2", "gpt2_ml")
+    causal = all("encoder" not in FAMILIES[name].applications for name in _families(model)[0])
     transformer = _built(
         checkpoint_path,
         config_path,
-        family_name,
+        model,
         None if application == "encoder" and (causal or options.get("application")) else application,
         special["dtype"],
         special["compat"],
@@ -162,49 +186,27 @@ def save(
             f"No checkpoint format can note these options, and without them the weights mean something else:\n"
             f"{listing(beyond)}\nUse model.save('file.keras')."
         )
-    release = release_to_write(transformer, format)
+    release = release_to_write(transformer.config, format, transformer.release)
     config = config_to_write(transformer.config, release)
-    tensors = tensors_to_save(transformer, release)
-    if release.architecture:
-        architecture, prefix = release.architecture([name for name, _, _ in tensors])
-        config["architectures"] = [architecture]
-        config["dtype"] = tensors[0][1].dtype
-        tensors = [(name.removeprefix(prefix), spec, make) for name, spec, make in tensors]
+    tensors = as_published(release, config, tensors_to_save(transformer, release))
     path = os.fspath(path)
     os.makedirs(path, exist_ok=True)
-    if format == "huggingface":
-        write_safetensors(path, tensors, max_shard_bytes=max_shard_bytes)
-    else:
-        write_tensorflow(os.path.join(path, f"{transformer.config.family}_model.ckpt"), tensors)
-    write_json(os.path.join(path, release.written_config), config)
+    write_folder(path, release, config, tensors, max_shard_bytes)
     if tokenizer is not None:
         tokenizer.save(path)
 
 
-def release_to_write(transformer: Transformer, format: str) -> Release:
-    """The release in which a model is written: the one that it came from if that has the format."""
-    family = transformer.config.family
-    found = [release for release in RELEASES if release.family == family and release.writes == format]
-    if not found:
-        formats = sorted({release.writes for release in RELEASES if release.family == family and release.writes})
-        raise ConfigError(
-            f"{family!r} models cannot be written as {format!r}; there is {' and '.join(formats) or 'none'}."
-        )
-    return transformer.release if transformer.release in found else found[0]
-
-
-def config_to_write(config: TransformerConfig, release: Release) -> dict[str, Any]:
-    """The config in a release's dialect: the one of the model's own type, if there are several."""
-    own = [item for item in release.dialects if config.model_type == item.constants.get("model_type")]
-    return (own or list(release.dialects))[0].write(config)
-
-
-def _family_name(model: str | type[Transformer] | None) -> tuple[str | type[Transformer] | None, dict[str, Any]]:
-    if model is None or not isinstance(model, str) or model in FAMILIES:
-        return model, {}
+def _families(model: str | type[Transformer] | None) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The families that a name or class may mean (none: any), and the options that go with the name."""
+    if model is None:
+        return (), {}
+    if not isinstance(model, str):
+        return _families_of_class(model), {}
     if model in ALIASES:
         return ALIASES[model]
-    raise ConfigError(f"Unknown model {model!r}; there are {', '.join([*FAMILIES, *ALIASES])}. See register_family.")
+    if model in FAMILIES:
+        return (model,), {}
+    raise ConfigError(f"Unknown model {model!r}; there are {', '.join({**FAMILIES, **ALIASES})}. See register_family.")
 
 
 def _built(
@@ -222,14 +224,15 @@ def _built(
     """What `load` and `build_transformer_model` share."""
     if compat not in (None, "bert4keras"):
         raise ConfigError(f"compat must be None or 'bert4keras', found {compat!r}.")
+    families, preset = _families(model)
     checkpoint = None if path is None else open_checkpoint(path)
-    release = _guess_release(config, model) if checkpoint is None else detect_release(checkpoint)
-    if isinstance(model, str) and release.family != model:
+    release = _guess_release(config, families) if checkpoint is None else detect_release(checkpoint, families, config)
+    if isinstance(model, str) and release.family not in families:
         raise ConfigError(
             f"model={model!r}, but the checkpoint is a {release.title} one: pass model={release.family!r}."
         )
     family = FAMILIES[release.family] if model is None or isinstance(model, str) else model
-    overrides, builder = split_options(family, options)
+    overrides, builder = split_options(family, {**preset, **options})
     if application is not None:
         overrides["application"] = application
     if config is None:
@@ -264,30 +267,29 @@ def _needed(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in overrides.items() if name in ("vocab_size", "application")}
 
 
-def _guess_release(config: Any, model: Any) -> Release:
+def _guess_release(config: Any, families: tuple[str, ...]) -> Release:
     """The release of a config that comes without a checkpoint."""
     if config is None:
         raise ConfigError("Pass config_path, checkpoint_path, or both.")
+    if not families:
+        raise ConfigError("This class belongs to no family: see register_family.")
     raw = dict(config) if isinstance(config, Mapping) else read_raw_config(os.fspath(config))
-    family = model if isinstance(model, str) else _family_of_class(model)
     candidates = [
         (dialect.missing(raw), index)
         for index, release in enumerate(RELEASES)
         for dialect in release.dialects
-        if release.family == family and dialect.accepts(raw)
+        if release.family in families and dialect.accepts(raw)
     ]
     if not candidates:
-        raise ConfigError(f"{config}: not a config of a {family!r} model (model_type {raw.get('model_type')!r}).")
+        named = " or ".join(map(repr, families))
+        raise ConfigError(f"{config}: not a config of a {named} model (model_type {raw.get('model_type')!r}).")
     return RELEASES[min(candidates)[1]]
 
 
-def _family_of_class(model: type[Transformer]) -> str:
+def _families_of_class(model: type[Transformer]) -> tuple[str, ...]:
     """The family that a user's own class stands for: its own, or the one that it derives from."""
-    for known in model.__mro__:
-        for name, family in FAMILIES.items():
-            if family is known:
-                return name
-    raise ConfigError(f"{model.__name__} belongs to no family: see register_family.")
+    known = (name for base in model.__mro__ for name, family in FAMILIES.items() if family is base)
+    return tuple(known)[:1]
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class T5(Transformer):
         """Token ids -> (last hidden states, bias that hides their padding)."""
         padding = self.padding_bias(tokens, mask)
         x = self.dropout("Encoder-Embedding-Dropout", self.token_embedding()(tokens))
-        positions = self.positions("Encoder-Embedding-Relative-Position", bidirectional=True)(x, x)
+        positions = self.relative_positions("Encoder-Embedding-Relative-Position", bidirectional=True)(x, x)
         bias = self.add("Encoder-Attention-Bias", padding, positions)
         for index in range(self.config.num_hidden_layers):
             name = f"Encoder-Transformer-{index}"
@@ -106,7 +106,7 @@ class T5(Transformer):
     def decoder_biases(self, tokens: Any, x: Any, context: Any, context_bias: Any) -> tuple[Any, Any]:
         """What is added to the scores of the self-attention and of the cross-attention."""
         causal = self.layer("Decoder-Attention-Mask", tfl.AttentionMask, kind="lm")(tokens)
-        positions = self.positions("Decoder-Embedding-Relative-Position", bidirectional=False)
+        positions = self.relative_positions("Decoder-Embedding-Relative-Position", bidirectional=False)
         if self.config.cross_position_bias:
             across = positions(x, context)
             context_bias = across if context_bias is None else self.add("Decoder-Cross-Bias", context_bias, across)
@@ -125,7 +125,7 @@ class T5(Transformer):
         layer = self.layer("Encoder-Attention-Mask", tfl.AttentionMask, pad_token_id=self.config.pad_token_id)
         return layer(tokens, mask_input=mask)
 
-    def positions(self, name: str, bidirectional: bool) -> Any:
+    def relative_positions(self, name: str, bidirectional: bool) -> Any:
         return self.layer(
             name,
             tfl.RelativePositionBias,

@@ -44,6 +44,9 @@ class Transformer:
         layers: all layers by name.
         config: the config with its vocabulary size after keep_tokens and compound_tokens.
         source_vocab_size: rows of the vocabulary tables in the checkpoint.
+        hidden_states: Keras tensors after `build()`: the embeddings, and what each layer gives (empty for T5). With
+            them, `keras.Model(model.inputs, transformer.hidden_states[-4:])`.
+        positions: what `embed` left for the attention to know of positions.
         left_out: optional parts that this model was built without; their tensors may stay unread.
     """
 
@@ -52,6 +55,7 @@ class Transformer:
     # What bert4keras did differently: config field -> its value for ours.
     bert4keras_habits: Mapping[str, Callable[[Any], Any]] = {}
     applications: Sequence[str] = APPLICATIONS
+    attention_class: type[keras.layers.Layer] = tfl.MultiHeadAttention
     # Attributes under which `head` gives just the scores of the next token: what generation sets on its copy.
     as_language_model: Mapping[str, Any] = {}
 
@@ -101,6 +105,8 @@ class Transformer:
         self.release: Any = None
         self.model: keras.Model | None = None
         self.bias: Any = None
+        self.hidden_states: list[Any] = []
+        self.positions: Any = None
         self._scores: Any = None
 
     # ---- what a family overrides
@@ -136,8 +142,10 @@ class Transformer:
         inputs = self.make_inputs()
         self.bias = self.attention_bias(inputs)
         x = self.embed(inputs)
+        self.hidden_states = [x]
         for index in range(self.config.num_hidden_layers):
             x = self.block(x, index)
+            self.hidden_states.append(x)
         self.model = self.make_model(list(inputs.values()), self.head(x))
         return self
 
@@ -200,7 +208,7 @@ class Transformer:
         residual = bool(self.residual_attention_scores) and memory is None
         layer = self.layer(
             name,
-            tfl.MultiHeadAttention,
+            self.attention_class,
             num_heads=self.config.num_attention_heads,
             head_size=self.config.head_size,
             output_size=self.config.hidden_size,
@@ -210,8 +218,8 @@ class Transformer:
             **arguments,
         )
         if not residual:
-            return layer(x, memory=memory, bias=bias)
-        output, scores = layer(x, bias=bias, residual_scores=self._scores)
+            return layer(x, memory=memory, bias=bias, positions=self.positions)
+        output, scores = layer(x, bias=bias, residual_scores=self._scores, positions=self.positions)
         if self._scores is not None and self.residual_attention_scores != "previous":
             scores = self.add(f"{name}-Scores", self._scores, scores)
         self._scores = scores

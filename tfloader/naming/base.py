@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from tfloader.config import Dialect, TransformerConfig
 from tfloader.errors import ConfigError
 
 Shape = tuple[int, ...]
+# Placeholder by which a row is recognised -> for each block, what all placeholders stand for.
+Blocks = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,30 @@ class LeadingOne(Identity):
 
 
 @dataclass(frozen=True)
+class Repeated(Identity):
+    """Several of our variables start from the same tensor. It serves loading: saved, each has a tensor of its own."""
+
+    times: int
+    inner: Identity = field(default_factory=Identity)
+
+    def their_shape(self, *ours: Shape) -> Shape:
+        return self.inner.their_shape(*ours[: len(ours) // self.times])
+
+    def to_ours(self, array: np.ndarray) -> Sequence[np.ndarray]:
+        # Copies, because a variable may take an array's memory over.
+        return [piece for _ in range(self.times) for piece in self.inner.to_ours(array.copy())]
+
+    def to_theirs(self, *arrays: np.ndarray) -> np.ndarray:
+        return self.inner.to_theirs(*arrays[: len(arrays) // self.times])
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of a naming table.
 
     Attributes:
-        ours: variable path(s), `Layer-Name/attribute/.../variable`; `{layer}` and `{decoder_layer}` count blocks.
-        theirs: the tensor's name in the release, with the same placeholders (and format widths).
+        ours: variable path(s), `Layer-Name/attribute/.../variable`, with placeholders for the block (see `counts`).
+        theirs: the tensor's name in the release, with placeholders for the block (and format widths).
         op: how the tensor becomes the variable(s) and back.
         part: the optional part of the model that it belongs to ("pooler", "mlm", ...): a tensor of a part that the
             user did not ask for may stay unread.
@@ -97,16 +117,34 @@ class Row:
     op: Identity = field(default_factory=Identity)
     part: str | None = None
 
-    def expand(self, counts: Mapping[str, int]) -> Iterator[tuple[dict[str, int], Row]]:
-        """Yields (indices, row) for every block that the row's placeholder counts."""
+    def expand(self, counts: Blocks) -> Iterator[Row]:
+        """Yields the row for every block that its placeholders count, one where blocks share a tensor."""
         counter = next((name for name in counts if f"{{{name}" in self.theirs), None)
         if counter is None:
-            yield {}, self
+            yield self
             return
-        for index in range(counts[counter]):
-            names = {counter: index}
+        shared: dict[str, dict[tuple[str, ...], None]] = {}
+        for names in counts[counter]:
             ours = tuple(path.format(**names) for path in self.ours)
-            yield names, Row(ours, self.theirs.format(**names), self.op, self.part)
+            shared.setdefault(self.theirs.format(**names), {})[ours] = None
+        for theirs, variables in shared.items():
+            op = self.op if len(variables) == 1 else Repeated(len(variables), self.op)
+            yield Row(tuple(path for ours in variables for path in ours), theirs, op, self.part)
+
+
+def renamed(rows: Sequence[Row], names: Mapping[str, str | None]) -> tuple[Row, ...]:
+    """A table under other names: of `names` the first beginning that a tensor's name has is replaced.
+
+    None takes the row out; names with none of the beginnings stay as they are.
+    """
+    result = []
+    for item in rows:
+        begin = next((begin for begin in names if item.theirs.startswith(begin)), None)
+        if begin is None:
+            result.append(item)
+        elif names[begin] is not None:
+            result.append(replace(item, theirs=names[begin] + item.theirs.removeprefix(begin)))
+    return tuple(result)
 
 
 def row(ours: str | Sequence[str], theirs: str, op: Identity | None = None, part: str | None = None) -> Row:
@@ -127,6 +165,22 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A stored tensor that follows from the config: it must hold `values(config)`, and our writer stores it too.
+
+    `shape(config)` is known without the values, so that a stranger's config cannot ask for more than its file holds.
+    """
+
+    theirs: str
+    shape: Callable[[TransformerConfig], Shape]
+    values: Callable[[TransformerConfig], np.ndarray]
+
+    def maker(self, config: TransformerConfig, dtype: np.dtype) -> Callable[[], np.ndarray]:
+        """What makes the values in a dtype, when they are written."""
+        return lambda: self.values(config).astype(dtype)
+
+
+@dataclass(frozen=True)
 class Naming:
     """A release's tensors.
 
@@ -135,12 +189,14 @@ class Naming:
         old_names: one-way (pattern, replacement) pairs that turn older spellings into today's.
         ignorable: patterns of tensors that hold nothing of the model: optimizer slots, counters, constant buffers.
         duplicates: copies of tied weights.
+        constants: tensors that no variable holds, because they follow from the config.
     """
 
     rows: tuple[Row, ...]
     old_names: tuple[tuple[str, str], ...] = ()
     ignorable: tuple[str, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()
+    constants: tuple[Constant, ...] = ()
 
     def canonical(self, name: str) -> str:
         """Today's spelling of a tensor's name."""
@@ -151,9 +207,9 @@ class Naming:
     def is_ignorable(self, name: str) -> bool:
         return any(re.search(pattern, name) for pattern in self.ignorable)
 
-    def expand(self, counts: Mapping[str, int]) -> list[Row]:
+    def expand(self, counts: Blocks) -> list[Row]:
         """All rows with their placeholders filled in, in table order."""
-        return [expanded for item in self.rows for _, expanded in item.expand(counts)]
+        return [expanded for item in self.rows for expanded in item.expand(counts)]
 
 
 @dataclass(frozen=True)
@@ -165,12 +221,16 @@ class Release:
         title: what `tfloader info` prints.
         family: the family that builds it.
         formats: containers in which it comes.
-        signature: a tensor (canonical name) that, among the releases in those containers, only this one has.
+        signature: a tensor (canonical name), or several, that all its checkpoints have, and no others if possible.
+        lacks: tensors that no checkpoint of it has, where a release with more has the signature too.
+        gives_way_to: the release that is meant where one file holds both models and no family is asked for.
         naming: the table of tensors.
         config_files: patterns of its config file's name, best first.
         dialects: the config dialects that these files may be in; a file's `model_type` chooses.
         writes: the format name under which `tfloader.save` writes it, or None where it is only read.
         written_config: name of the config file when writing.
+        model_types: the model types that it is written for, where the family's others have a release of their own.
+        tokenizer_files: its names of files that a tokenizer's `save` writes under Hugging Face's.
         architecture: for Hugging Face folders: the class name for a set of tensors, and the prefix of the canonical
             names that this class leaves out.
     """
@@ -179,13 +239,22 @@ class Release:
     title: str
     family: str
     formats: tuple[str, ...]
-    signature: str
+    signature: str | tuple[str, ...]
     naming: Naming
     config_files: tuple[str, ...]
     dialects: tuple[Dialect, ...]
     writes: str | None = None
     written_config: str = "config.json"
+    model_types: tuple[str, ...] = ()
+    tokenizer_files: Mapping[str, str] = field(default_factory=dict)
     architecture: Callable[[Collection[str]], tuple[str, str]] | None = None
+    lacks: tuple[str, ...] = ()
+    gives_way_to: str | None = None
+
+    def fits(self, names: Collection[str]) -> bool:
+        """Whether a checkpoint with these tensors (canonical names) may be of this release."""
+        needed = (self.signature,) if isinstance(self.signature, str) else self.signature
+        return all(name in names for name in needed) and not any(name in names for name in self.lacks)
 
     def dialect_for(self, raw: Mapping[str, Any], source: str) -> Dialect:
         """The dialect of a config file, by its `model_type` and its keys.
@@ -203,11 +272,41 @@ class Release:
         )
 
 
-def counts(config: TransformerConfig) -> dict[str, int]:
-    """How often each placeholder of the naming tables repeats for a config."""
+def counts(config: TransformerConfig, stored: TransformerConfig | None = None) -> Blocks:
+    """What the placeholders of the naming tables stand for in each block of a model.
+
+    Args:
+        config: the model's.
+        stored: the checkpoint's, where the model shares its weights in another way.
+    """
     decoder = config.num_decoder_layers
     layers = config.num_hidden_layers
-    return {"layer": layers, "decoder_layer": layers if decoder is None else decoder}
+    return {
+        "layer": [{"layer": index} for index in range(layers)],
+        "decoder_layer": [{"decoder_layer": index} for index in range(layers if decoder is None else decoder)],
+        "group": _shared_blocks(config, stored or config),
+    }
+
+
+def _shared_blocks(config: TransformerConfig, stored: TransformerConfig) -> list[dict[str, Any]]:
+    """ALBERT's blocks in order: the name that is common to their layers, and where their tensors stand.
+
+    Blocks with the same weights have the same name: the first one's, or, if that is all blocks, one without a number.
+    """
+    places = [(group, inner) for group in groups(config) for inner in range(config.inner_group_num)]
+    tensors = [(group, inner) for group in groups(stored) for inner in range(stored.inner_group_num)]
+    alike = len(set(places)) == 1
+    # A model of more layers than the checkpoint has nothing to fill the others with, unless all are alike.
+    return [
+        {"block": "Transformer" if alike else f"Transformer-{places.index(place)}", "group": group, "inner": inner}
+        for place, (group, inner) in zip(places, tensors, strict=False)
+    ]
+
+
+def groups(config: TransformerConfig) -> list[int]:
+    """The group of each layer, as ALBERT divides layers into groups with common weights."""
+    layers = config.num_hidden_layers
+    return [layer * config.num_hidden_groups // layers for layer in range(layers)]
 
 
 TF_OPTIMIZER_SLOTS = (
@@ -223,14 +322,17 @@ TF_OPTIMIZER_SLOTS = (
 
 __all__ = [
     "TF_OPTIMIZER_SLOTS",
+    "Constant",
     "Duplicate",
     "Identity",
     "LeadingOne",
     "Naming",
     "Release",
+    "Repeated",
     "Row",
     "Split",
     "Transpose",
     "counts",
+    "renamed",
     "row",
 ]

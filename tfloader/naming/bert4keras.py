@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from tfloader.config import Dialect, Key
+from tfloader.config import Dialect, Key, TransformerConfig
 from tfloader.naming.google_bert import GOOGLE_HARMLESS, SIZES
+
+# T5-PEGASUS (Zhuiyi, 2021) was trained in bert4keras: these are its numbers, besides the exact gelu, and the ids of
+# [CLS] and [SEP]. Nothing in its folder says so but the size of the vocabulary, which is that of no other T5.
+T5_PEGASUS = {
+    "model_type": "t5_pegasus",
+    "cross_position_bias": True,
+    "scale_logits": True,
+    "decoder_start_token_id": 101,
+    "eos_token_id": 102,
+}
+T5_PEGASUS_VOCABULARY = 50_000
 
 
 def _finish_t5(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
@@ -23,6 +35,23 @@ def _finish_t5(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[
     fields["tie_word_embeddings"] = fields["scale_logits"] = tied
     if fields.get("num_decoder_layers") is None:
         fields["num_decoder_layers"] = fields.get("num_hidden_layers")
+    if fields["gated_feed_forward"] and fields.get("vocab_size") == T5_PEGASUS_VOCABULARY:
+        _as_t5_pegasus(fields)
+
+
+def _as_t5_pegasus(fields: dict[str, Any]) -> None:
+    fields.update(T5_PEGASUS)
+    if fields["hidden_act"] == "gelu_tanh":
+        fields["hidden_act"] = "gelu"
+
+
+def _finish_t5_pegasus(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    _finish_t5(fields, raw, tensors)
+    _as_t5_pegasus(fields)
+
+
+def _write_t5_pegasus(config: TransformerConfig, raw: dict[str, Any]) -> None:
+    raw["hidden_act"] = [config.hidden_act, "linear"]
 
 
 T5_DIALECT = Dialect(
@@ -37,4 +66,13 @@ T5_DIALECT = Dialect(
     fixed={"layer_norm_eps": 1e-6, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
     harmless=GOOGLE_HARMLESS,
     finish_read=_finish_t5,
+)
+
+# The same, where the file says what it is: as tfloader writes it. bert4keras reads it too.
+T5_PEGASUS_DIALECT = replace(
+    T5_DIALECT,
+    name="T5-PEGASUS",
+    constants={"model_type": T5_PEGASUS["model_type"]},
+    finish_read=_finish_t5_pegasus,
+    finish_write=_write_t5_pegasus,
 )

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from tfloader.config import Dialect, Key
+from typing import Any
+
+from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.errors import ConfigError
 from tfloader.naming.base import TF_OPTIMIZER_SLOTS, Naming, Release, Transpose, row
 from tfloader.naming.hf_bert import DIALECT as HF_DIALECT
 
@@ -80,6 +83,13 @@ ACTIVATIONS = {
     "sigmoid": "sigmoid",
 }
 
+
+def _refuse_without_segments(config: TransformerConfig, raw: dict[str, Any]) -> None:
+    """Without their table the tensors would be named as those of another release, NEZHA-GEN."""
+    if not config.type_vocab_size:
+        raise ConfigError("In this format there are always segments; the model has none. Save as 'huggingface'.")
+
+
 DIALECT = Dialect(
     name="Google BERT",
     keys=(
@@ -91,6 +101,7 @@ DIALECT = Dialect(
     fixed={"layer_norm_eps": 1e-12, "pad_token_id": 0},
     only={"directionality": ("bidi",), "ln_type": ("postln",)},
     harmless=GOOGLE_HARMLESS,
+    finish_write=_refuse_without_segments,
 )
 
 RELEASE = Release(
@@ -98,7 +109,13 @@ RELEASE = Release(
     title="Google BERT (TensorFlow checkpoint)",
     family="bert",
     formats=("tensorflow", "memory"),
-    signature="bert/embeddings/word_embeddings",
+    # RoFormer and NEZHA have all names but the first, NEZHA-GEN all but the second.
+    signature=("bert/embeddings/position_embeddings", "bert/embeddings/token_type_embeddings"),
+    # Google's ALBERT, and brightmart's first one.
+    lacks=(
+        "bert/encoder/transformer/group_0/inner_group_0/attention_1/self/query/kernel",
+        "bert/embeddings/word_embeddings_2",
+    ),
     naming=NAMING,
     config_files=("bert_config.json", "*config*.json"),
     dialects=(DIALECT, HF_DIALECT),

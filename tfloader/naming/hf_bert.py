@@ -62,19 +62,24 @@ NAMING = Naming(
 )
 
 
-def _application_from_decoder(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
-    """A BERT marked as decoder attends causally; our own note says more (unilm)."""
-    noted = raw.get("tfloader")
-    if isinstance(noted, dict) and "application" in noted:
-        fields["application"] = noted["application"]
-    elif raw.get("is_decoder"):
+# What Hugging Face's key words cannot say, and what silence means.
+NOTES = {"application": "encoder", "mlm_norm_eps": None}
+
+
+def _read_notes(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
+    """A BERT marked as decoder attends causally; our own notes say more: "unilm", and an epsilon of the head's own."""
+    if raw.get("is_decoder"):
         fields["application"] = "lm"
+    noted = raw.get("tfloader")
+    if isinstance(noted, dict):
+        fields |= {name: noted[name] for name in NOTES if name in noted}
 
 
-def _note_application(config: TransformerConfig, raw: dict[str, Any]) -> None:
+def _write_notes(config: TransformerConfig, raw: dict[str, Any]) -> None:
     raw["is_decoder"] = config.application == "lm"
-    if config.application != "encoder":
-        raw["tfloader"] = {"application": config.application}
+    notes = {name: getattr(config, name) for name, silent in NOTES.items() if getattr(config, name) != silent}
+    if notes:
+        raw["tfloader"] = notes
 
 
 DIALECT = Dialect(
@@ -103,8 +108,8 @@ DIALECT = Dialect(
     },
     harmless=huggingface.HARMLESS,
     constants={"model_type": "bert"},
-    finish_read=_application_from_decoder,
-    finish_write=_note_application,
+    finish_read=_read_notes,
+    finish_write=_write_notes,
 )
 
 
@@ -122,7 +127,7 @@ RELEASE = Release(
     title="Hugging Face BERT",
     family="bert",
     formats=("safetensors", "torch", "memory"),
-    signature="bert.embeddings.word_embeddings.weight",
+    signature="bert.embeddings.position_embeddings.weight",
     naming=NAMING,
     config_files=("config.json",),
     dialects=(DIALECT,),

@@ -5,7 +5,7 @@ Kernels are [out, in]. Logits are scaled by d_model ** -0.5 exactly where the ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tfloader.config import Dialect, Key, TransformerConfig, shown
@@ -165,6 +165,12 @@ def _dialect(model_type: str, feed_forward: str, tied: bool) -> Dialect:
 DIALECT = _dialect("t5", "relu", tied=True)
 MT5_DIALECT = _dialect("mt5", "gated-gelu", tied=False)
 
+
+def _architecture(names: Collection[str]) -> tuple[str, str]:
+    whole = any(name.startswith("decoder.") for name in names)
+    return ("T5ForConditionalGeneration" if whole else "T5EncoderModel"), ""
+
+
 RELEASE = Release(
     name="hf_t5",
     title="Hugging Face T5 / mT5",
@@ -175,7 +181,7 @@ RELEASE = Release(
     config_files=("config.json",),
     dialects=(DIALECT, MT5_DIALECT),
     writes="huggingface",
-    architecture=lambda names: ("T5ForConditionalGeneration", ""),
+    architecture=_architecture,
 )
 
 H5_RELEASE = Release(

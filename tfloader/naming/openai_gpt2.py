@@ -87,4 +87,5 @@ RELEASE = Release(
     dialects=(DIALECT,),
     writes="tensorflow",
     written_config="hparams.json",
+    tokenizer_files={"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"},
 )

@@ -14,6 +14,7 @@ from tfloader.config import Dialect, Key, shown
 from tfloader.errors import ConfigError, listing
 from tfloader.naming.base import TF_OPTIMIZER_SLOTS, Naming, Release, Row, Transpose, row
 from tfloader.naming.bert4keras import T5_DIALECT as BERT4KERAS_DIALECT
+from tfloader.naming.bert4keras import T5_PEGASUS_DIALECT
 from tfloader.naming.hf_t5 import ATTENTION, DIALECT, FEED_FORWARD, MT5_DIALECT
 
 ENCODER, DECODER = "Encoder-Transformer-{layer}", "Decoder-Transformer-{decoder_layer}"
@@ -204,5 +205,7 @@ MT5_RELEASE = replace(
         MT5_DIALECT,
         replace(GIN_DIALECT, fixed={**GIN_DIALECT.fixed, "model_type": "mt5"}),
         BERT4KERAS_DIALECT,
+        T5_PEGASUS_DIALECT,
     ),
+    model_types=("mt5",),
 )

@@ -117,6 +117,8 @@ class BytePairTokenizer(BaseTokenizer):
             **{f"{role}_token": self.special_tokens.get(role) for role in ("bos", "eos", "unk", "pad")},
             **{f"{role}_token": self.special_tokens[role] for role in ("cls", "sep", "mask") if self._start},
         }
+        if config["unk_token"] is None and END_OF_TEXT in self._vocab:
+            del config["unk_token"]  # GPT-2's default, which byte-level BPE never needs, but CTranslate2 asks for
         ordered = dict(sorted(self._vocab.items(), key=lambda item: item[1]))
         write_files(
             folder,

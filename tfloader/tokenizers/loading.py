@@ -8,10 +8,10 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from tfloader.checkpoints import open_checkpoint
-from tfloader.errors import CheckpointError, TokenizerError, listing
+from tfloader.errors import CheckpointError, SegmentationError, TokenizerError, listing
 from tfloader.files import read_json
 from tfloader.tokenizers.base import BaseTokenizer
 from tfloader.tokenizers.bytepair import END_OF_TEXT, BytePairTokenizer
@@ -33,7 +33,7 @@ from tfloader.tokenizers.vocabulary import load_vocab
 from tfloader.tokenizers.wordpiece import Tokenizer
 
 T5_FAMILIES = {"t5", "mt5", "umt5", "longt5"}
-GPT_FAMILIES = {"gpt2", "gpt2_ml"}
+GPT_FAMILIES = {"gpt", "openai-gpt", "gpt2", "gpt2_ml"}
 ACCEPTED = (
     "vocab.txt or another *vocab*.txt (WordPiece)",
     "encoder.json with vocab.bpe, or vocab.json with merges.txt (byte-level BPE)",
@@ -42,14 +42,21 @@ ACCEPTED = (
 )
 
 
-def load_tokenizer(path: str | os.PathLike[str], family: str | None = None) -> BaseTokenizer:
+def load_tokenizer(
+    path: str | os.PathLike[str],
+    family: str | None = None,
+    pre_tokenize: Callable[[str], Iterable[str]] | None = None,
+) -> BaseTokenizer:
     """Opens the tokenizer of a checkpoint.
 
     Args:
         path: the checkpoint's folder, or one of its files: a vocabulary, a tokenizer file, or a checkpoint
             beside which the vocabulary lies.
         family: what kind of model it is for ("bert", "gpt2_ml", "t5", ...), where the folder's config.json
-            does not say. For "gpt2" and "gpt2_ml" WordPiece puts nothing around a text.
+            does not say. For "gpt", "gpt2" and "gpt2_ml" WordPiece puts nothing around a text.
+        pre_tokenize: splits a text into words, for a WordPiece vocabulary of Chinese words such as RoFormer's
+            or WoBERT's; theirs was `lambda text: jieba.cut(text, HMM=False)`. Such a vocabulary is refused
+            without it, because character by character other tokens come out than in the training.
 
     WordPiece lowers a text if tokenizer_config.json, or else tokenizer.json, says so. Where neither does, the
     vocabulary decides: it is cased if one of its tokens is a word, or part of one, of ASCII letters with a
@@ -65,7 +72,10 @@ def load_tokenizer(path: str | os.PathLike[str], family: str | None = None) -> B
     if family is not None and not isinstance(family, str):
         raise TokenizerError(f"{folder}: the model family must be a string, found {family!r:.80}.")
     kind, files = _choose(folder, names, name, config)
-    tokenizer = kind(*(os.path.join(folder, file) for file in files), config, family)
+    options = {} if pre_tokenize is None else {"pre_tokenize": pre_tokenize}
+    if options and kind is not _wordpiece:
+        raise TokenizerError(f"{folder}: pre_tokenize is for WordPiece vocabularies; here is {' + '.join(files)}.")
+    tokenizer = kind(*(os.path.join(folder, file) for file in files), config, family, **options)
     check_added(tokenizer, folder, names, config)
     for side in ("padding_side", "truncation_side"):
         value = config.get(side, "right")
@@ -159,7 +169,9 @@ def _shown(names: Collection[str]) -> str:
 # The kinds
 
 
-def _wordpiece(path: str, config: Settings, family: str | None) -> Tokenizer:
+def _wordpiece(
+    path: str, config: Settings, family: str | None, pre_tokenize: Callable[[str], Iterable[str]] | None = None
+) -> Tokenizer:
     check(
         config,
         path,
@@ -168,6 +180,14 @@ def _wordpiece(path: str, config: Settings, family: str | None) -> Tokenizer:
     )
     vocab = load_vocab(path)
     beside = _normalizer_beside(path)
+    by_character = flag(config, "tokenize_chinese_chars", beside.get("handle_chinese_chars", True))
+    if by_character and pre_tokenize is None and _holds_chinese_words(vocab):
+        raise SegmentationError(
+            f"{path}: the vocabulary holds Chinese words, into which texts were split before WordPiece (RoFormer, "
+            "WoBERT). Pass the function that splits, pre_tokenize=lambda text: jieba.cut(text, HMM=False) for the "
+            "published models, to load_tokenizer or Tokenizer. To go character by character all the same, use "
+            "Tokenizer(path)."
+        )
     lower = flag(config, "do_lower_case", beside.get("lowercase"))
     around = special(config, "cls", "[CLS]"), special(config, "sep", "[SEP]")
     tokenizer = Tokenizer(
@@ -177,9 +197,10 @@ def _wordpiece(path: str, config: Settings, family: str | None) -> Tokenizer:
         token_unk=special(config, "unk", "[UNK]") or "[UNK]",
         token_pad=special(config, "pad", "[PAD]") or "[PAD]",
         token_mask=special(config, "mask", "[MASK]") or "[MASK]",
+        pre_tokenize=pre_tokenize,
         word_maxlen=number(config, WORD_MAXLEN, 200),
         strip_accents=flag(config, "strip_accents", beside.get("strip_accents")),
-        tokenize_chinese_chars=flag(config, "tokenize_chinese_chars", beside.get("handle_chinese_chars", True)),
+        tokenize_chinese_chars=by_character,
         special_tokens=not flag(config, "split_special_tokens", True),
     )
     for role in ("bos", "eos"):
@@ -197,6 +218,12 @@ def _normalizer_beside(path: str) -> dict:
     normalizer = content.get("normalizer")
     is_bert = isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer"
     return normalizer if is_bert else {}
+
+
+def _holds_chinese_words(vocab: Mapping[str, int]) -> bool:
+    """Whether a tenth of the tokens could never come out of WordPiece, which takes Chinese characters one by one."""
+    words = sum(bool(re.fullmatch("[\u3400-\u4dbf\u4e00-\u9fff]{2,}", token)) for token in vocab)
+    return words * 10 >= len(vocab)
 
 
 def _is_cased(vocab: Mapping[str, int]) -> bool:
@@ -284,8 +311,9 @@ CLASSES: dict[Callable, set[str]] = {
         "DistilBertTokenizer",
         "MobileBertTokenizer",
         "NezhaTokenizer",
+        "RoFormerTokenizer",
     },
     _bytepair: {"GPT2Tokenizer", "RobertaTokenizer"},
     _sentencepiece: {"T5Tokenizer", "SpTokenizer"},
-    _json: set(),
+    _json: {"OpenAIGPTTokenizer"},  # not byte-level
 }

@@ -1,0 +1,49 @@
+"""ELECTRA (Clark et al., 2020): a generator fills gaps, and a discriminator finds which tokens it filled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfloader.errors import ConfigError
+from tfloader.layers.activations import activation
+from tfloader.models.bert import BERT
+
+
+class ELECTRA(BERT):
+    """The discriminator: BERT's blocks without a pooler; inputs Input-Token and Input-Segment.
+
+    Args:
+        with_discriminator: for each token, whether it was replaced, [batch, length, 1]: True for the probability,
+            "linear" for its logit.
+    """
+
+    applications = ("encoder",)
+
+    def __init__(self, config, *, with_discriminator: bool | str = False, **options):
+        super().__init__(config, **options)
+        idle = [name for name in ("with_pool", "with_nsp", "with_mlm") if options.get(name)]
+        if idle:
+            raise ConfigError(
+                f"{' and '.join(idle)}: ELECTRA's discriminator has no such head. It has with_discriminator; with_mlm "
+                "is the generator's (model='electra_generator')."
+            )
+        self.with_discriminator = with_discriminator
+        if not with_discriminator:
+            self.left_out.add("discriminator")
+
+    def head(self, x: Any) -> Any:
+        if not self.with_discriminator:
+            return x
+        kind = "sigmoid" if self.with_discriminator is True else self.with_discriminator
+        x = self.dense("Discriminator-Dense", self.config.hidden_size, activation(self.config.hidden_act))(x)
+        return self.dense("Discriminator-Prediction", 1, activation(kind))(x)
+
+
+class ElectraGenerator(BERT):
+    """The generator, a smaller model with the discriminator's embeddings: BERT's blocks and its MLM head."""
+
+    def __init__(self, config, **options):
+        idle = [name for name in ("with_pool", "with_nsp") if options.get(name)]
+        if idle:
+            raise ConfigError(f"{' and '.join(idle)}: ELECTRA's generator has no such head. It has with_mlm.")
+        super().__init__(config, **options)

@@ -1,0 +1,38 @@
+"""NEZHA (Wei et al., 2019): BERT with relative positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfloader import layers as tfl
+from tfloader.errors import ConfigError
+from tfloader.models.bert import BERT
+
+
+class NEZHA(BERT):
+    """BERT without a table of positions: the attention knows distances, clipped at relative_attention_max_distance.
+
+    Options and inputs are those of BERT, less custom_position_ids and hierarchical_position.
+    """
+
+    attention_class = tfl.RelativeAttention
+    bert4keras_habits = {
+        **BERT.bert4keras_habits,
+        "layer_norm_eps": lambda _: 1e-7,
+        "mlm_norm_eps": lambda _: 1e-12,
+        "relative_attention_max_distance": lambda _: 64,
+    }
+
+    def __init__(self, config, **options):
+        idle = [name for name in ("custom_position_ids", "hierarchical_position") if options.get(name)]
+        if idle:
+            raise ConfigError(f"{' and '.join(idle)}: NEZHA knows distances, not positions. Leave it out.")
+        super().__init__(config, **options)
+
+    def embed_positions(self, x: Any, position_ids: Any) -> Any:
+        return x
+
+    def attention(self, name: str, x: Any, bias: Any, memory: Any = None, **arguments: Any) -> Any:
+        return super().attention(
+            name, x, bias, memory, max_distance=self.config.relative_attention_max_distance, **arguments
+        )

@@ -1,0 +1,33 @@
+"""RoFormer: BERT with rotary positions (Su et al., 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfloader import layers as tfl
+from tfloader.errors import ConfigError
+from tfloader.models.bert import BERT
+
+
+class RoFormer(BERT):
+    """BERT whose queries and keys are turned by their positions, in place of a position table; BERT's options.
+
+    Nothing limits the length of a text but the training; generation stops at `max_position_embeddings`.
+    """
+
+    bert4keras_habits = {
+        **BERT.bert4keras_habits,
+        "layer_norm_eps": lambda _: 1e-7,
+        "mlm_norm_eps": lambda _: 1e-12,
+    }
+    attention_class = tfl.RotaryAttention
+
+    def __init__(self, config, **options):
+        super().__init__(config, **options)
+        if self.hierarchical_position:
+            raise ConfigError(f"hierarchical_position is not possible for {config.family!r}: it has no position table.")
+
+    def embed_positions(self, x: Any, position_ids: Any) -> Any:
+        layer = self.layer("Embedding-Rotary-Position", tfl.SinusoidalPosition, size=self.config.head_size)
+        self.positions = layer(x, position_ids=position_ids)
+        return x

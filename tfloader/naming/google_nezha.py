@@ -1,0 +1,70 @@
+"""NEZHA as Huawei published it (2019), and NEZHA-GEN (2020): TensorFlow checkpoints under Google BERT's names.
+
+NEZHA has no table of positions, and "gelu" is the tanh approximation, as with Google. NEZHA-GEN, a causal language
+model, has one, but none of segments; there "gelu" is the exact form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tfloader.config import Dialect, Key
+from tfloader.naming import google_bert
+from tfloader.naming.base import renamed
+from tfloader.naming.hf_nezha import DIALECT as HF_DIALECT
+
+POSITIONS, SEGMENTS = "bert/embeddings/position_embeddings", "bert/embeddings/token_type_embeddings"
+
+DIALECT = Dialect(
+    name="NEZHA",
+    keys=(
+        *google_bert.SIZES,
+        Key("hidden_act", "hidden_act", values=google_bert.ACTIVATIONS),
+        Key("type_vocab_size", "type_vocab_size", 2, aliases=("segment_vocab_size",)),
+        Key("relative_attention_max_distance", "max_relative_position", 64),
+        Key("layer_norm_eps", "layer_norm_eps", 1e-12),
+        Key("mlm_norm_eps", "mlm_norm_eps", None),
+    ),
+    fixed={"pad_token_id": 0},
+    only={"use_relative_position": (True,), "directionality": ("bidi",)},
+    harmless=(*google_bert.GOOGLE_HARMLESS, "max_position_embeddings|max_position"),
+    constants={"use_relative_position": True},
+)
+
+RELEASE = replace(
+    google_bert.RELEASE,
+    name="google_nezha",
+    title="NEZHA (TensorFlow checkpoint)",
+    family="nezha",
+    signature="bert/embeddings/LayerNorm/gamma",
+    lacks=(POSITIONS, "bert/encoder/embedding_hidden_mapping_in/kernel"),
+    naming=replace(google_bert.NAMING, rows=renamed(google_bert.NAMING.rows, {POSITIONS: None})),
+    dialects=(DIALECT, HF_DIALECT),
+)
+
+GEN_DIALECT = replace(
+    google_bert.DIALECT,
+    name="NEZHA-GEN",
+    keys=(
+        *google_bert.SIZES,
+        Key("hidden_act", "hidden_act", values=google_bert.ACTIVATIONS | {"gelu": "gelu"}),
+        Key("max_position_embeddings", "max_position_embeddings", 512, aliases=("max_position",)),
+    ),
+    fixed={**google_bert.DIALECT.fixed, "application": "lm", "type_vocab_size": 0},
+    harmless=(*google_bert.GOOGLE_HARMLESS, "type_vocab_size|segment_vocab_size"),
+    constants={"model_type": "nezha_gen"},
+    finish_write=None,
+)
+
+GEN_RELEASE = replace(
+    google_bert.RELEASE,
+    name="nezha_gen",
+    title="NEZHA-GEN (TensorFlow checkpoint)",
+    signature=POSITIONS,
+    lacks=(SEGMENTS,),
+    naming=replace(google_bert.NAMING, rows=renamed(google_bert.NAMING.rows, {SEGMENTS: None})),
+    config_files=("*config*.json",),
+    dialects=(GEN_DIALECT,),
+    model_types=("nezha_gen",),
+    written_config="config.json",
+)
