@@ -1,0 +1,51 @@
+"""What the scripts in convert/ do: `tfloader download` and then `tfloader convert`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from tfloader import cli
+from tfloader.downloads.catalogue import CATALOGUE
+
+
+def main(group: str, about: str, argv: Sequence[str] | None = None) -> int:
+    """Downloads a release of a group and writes it in another format; returns the exit status.
+
+    Args:
+        group: the script's name; its releases are the rows of the catalogue that name it.
+        about: its docstring.
+        argv: the command line. What is not known here goes to `tfloader convert`.
+    """
+    vocabularies = {"mt5": "mt5-chinese-vocabulary"}
+    names = [name for name, row in CATALOGUE.items() if row.group == group and name not in vocabularies.values()]
+    parser = argparse.ArgumentParser(
+        f"{group}.py", description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("name", metavar="NAME", choices=names, help="the release")
+    parser.add_argument("target", metavar="DST", help="the folder to be made")
+    parser.add_argument("--source", metavar="FOLDER", help="where the download is, or is to go (default: NAME)")
+    parser.add_argument("--mirror", metavar="ADDRESS", help="of the hub, as for `tfloader download`")
+    parser.add_argument("--offline", action="store_true", help="make no requests")
+    parser.add_argument(
+        "--allow-pickle", action="store_true", help="take pytorch_model.bin where there is nothing else"
+    )
+    if group in vocabularies:
+        parser.add_argument("--chinese", action="store_true", help="keep only the tokens of the Chinese vocabulary")
+    parser.epilog = "All other options are those of `tfloader convert`, such as --to tensorflow or --dtype float16."
+    options, rest = parser.parse_known_args(argv)
+
+    settings = [f"--mirror={options.mirror}"] if options.mirror else []
+    settings += [f"--{name.replace('_', '-')}" for name in ("offline", "allow_pickle") if getattr(options, name)]
+    wanted = {options.name: options.source or options.name}
+    if getattr(options, "chinese", False):
+        vocabulary = f"{wanted[options.name]}-vocabulary"
+        wanted[vocabularies[group]] = vocabulary
+        keep = os.path.join(vocabulary, "sentencepiece_cn_keep_tokens.json")
+        rest = [f"--keep-tokens={keep}", f"--tokenizer={vocabulary}", *rest]
+    for name, folder in wanted.items():
+        status = cli.main(["download", name, "--output", folder, *settings])
+        if status:
+            return status
+    return cli.main(["convert", wanted[options.name], options.target, *rest])
