@@ -1,0 +1,140 @@
+"""What goes along with the tensors: the config in the target's dialect, the tokenizer, the generation defaults."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfloader.config import CONFIG_FIELDS, NOT_MATHEMATICS, TransformerConfig, meaning
+from tfloader.conversion.source import Source
+from tfloader.errors import ConfigError, TokenizerError
+from tfloader.files import read_json, write_json
+from tfloader.naming import folder_of, read_config
+from tfloader.naming.base import Release
+from tfloader.naming.writing import config_to_write
+from tfloader.tokenizers import load_tokenizer
+from tfloader.tokenizers.loading import kinds_of_tokenizer
+from tfloader.tokenizers.wordpiece import Tokenizer
+
+GENERATION = "generation_config.json"
+# Keys without meaning that describe the file they stand in; what is written says them anew, or not at all.
+OF_THE_FILE = {"architectures", "dtype", "torch_dtype", "transformers_version", "tfloader", "auto_map", "_commit_hash"}
+
+
+def translated_config(
+    source: Source, release: Release, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, Any], list[str]]:
+    """The config in the target's dialect, and what that has no words for although it is no mathematics.
+
+    In the same dialect, keys that mean nothing to us stay. `shapes` are those of the target's tensors.
+
+    Raises:
+        ConfigError: the dialect cannot express what the model computes.
+    """
+    written = config_to_write(source.config, release)
+    dialect = release.dialect_for(written, release.written_config)
+    if dialect is source.release.dialect_for(source.raw_config, source.config_file) and source.keep_tokens is None:
+        harmless = re.compile("|".join(f"(?:{pattern})" for pattern in dialect.harmless) or "(?!)")
+        written |= {
+            key: value
+            for key, value in source.raw_config.items()
+            if key not in written and key not in OF_THE_FILE and harmless.fullmatch(key)
+        }
+    again = read_config(release, written, shapes)
+    lost = differing_fields(again, source.config)
+    wrong = [name for name in lost if name == "application" or name not in NOT_MATHEMATICS]
+    if wrong:
+        found = "; ".join(f"{name} = {getattr(source.config, name)!r}" for name in wrong)
+        raise ConfigError(f"{release.written_config} of a {release.title} has no words for {found}.")
+    return written, [_lost(source.config, again, name) for name in lost if name != "model_type"]
+
+
+def differing_fields(a: TransformerConfig, b: TransformerConfig) -> list[str]:
+    """The fields that are not the same, and do not mean the same either."""
+    different = (name for name in CONFIG_FIELDS if getattr(a, name) != getattr(b, name))
+    return [name for name in different if meaning(a, name) != meaning(b, name)]
+
+
+def _lost(config: TransformerConfig, again: TransformerConfig, name: str) -> str:
+    return f"{name} = {getattr(config, name)!r} (there it means {getattr(again, name)!r})"
+
+
+def tokenizer_of(source: Source, given: str | os.PathLike[str] | bool | None) -> Any | None:
+    """The tokenizer that goes along; None where there is none, or none is wanted.
+
+    Args:
+        given: its path; None or True: the one beside the source, False: none.
+
+    Raises:
+        TokenizerError: it cannot be read, cut as the embedding is, or does not belong to the model.
+    """
+    if given is False:
+        return None
+    try:
+        return _tokenizer(source, given)
+    except TokenizerError as error:
+        raise TokenizerError(f"{error} (With tokenizer=False, --no-tokenizer, none goes along.)") from error
+
+
+def _tokenizer(source: Source, given: str | os.PathLike[str] | bool | None) -> Any | None:
+    if given in (None, True):
+        if not kinds_of_tokenizer(os.listdir(folder_of(source.path))):
+            return None
+        tokenizer = _cut(load_tokenizer(source.path, _kind(source.config)), source.keep_tokens)
+    else:
+        tokenizer = load_tokenizer(given, _kind(source.config))
+    if tokenizer.vocab_size > source.config.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the embedding only {source.config.vocab_size} rows; "
+            "they do not belong together."
+        )
+    return tokenizer
+
+
+def _kind(config: TransformerConfig) -> str:
+    return config.model_type or config.family
+
+
+def _cut(tokenizer: Any, keep: Sequence[int] | None) -> Any:
+    if keep is None:
+        return tokenizer
+    if type(tokenizer) is not Tokenizer:
+        raise TokenizerError(
+            f"a {type(tokenizer).__name__} cannot be cut to keep_tokens. Give the tokenizer of the smaller vocabulary, "
+            "or say that none is to go along."
+        )
+    roles = tokenizer.special_tokens
+    kept = Tokenizer(
+        {tokenizer.id_to_token(old): new for new, old in enumerate(keep) if old < tokenizer.vocab_size},
+        tokenizer.do_lower_case,
+        roles.get("cls"),
+        roles.get("sep"),
+        roles["unk"],
+        roles.get("pad", "[PAD]"),
+        roles.get("mask", "[MASK]"),
+        word_maxlen=tokenizer.word_maxlen,
+        strip_accents=tokenizer.strip_accents,
+        tokenize_chinese_chars=tokenizer.tokenize_chinese_chars,
+        special_tokens=tokenizer.keeps_special_tokens,
+    )
+    kept.padding_side, kept.truncation_side = tokenizer.padding_side, tokenizer.truncation_side
+    return kept
+
+
+def generation_defaults(source: Source) -> dict[str, Any] | None:
+    """The content of generation_config.json; None where there is none, or its ids are no longer the vocabulary's."""
+    path = os.path.join(folder_of(source.path), GENERATION)
+    return read_json(path) if os.path.isfile(path) and source.keep_tokens is None else None
+
+
+def write(folder: str, tokenizer: Any | None, release: Release | None, generation: Mapping[str, Any] | None) -> None:
+    """Writes the tokenizer's files, under a release's names of them, and the generation defaults."""
+    if tokenizer is not None:
+        tokenizer.save(folder)
+        for theirs, own in (release.tokenizer_files if release else {}).items():
+            if os.path.exists(os.path.join(folder, theirs)):
+                os.replace(os.path.join(folder, theirs), os.path.join(folder, own))
+    if generation is not None:
+        write_json(os.path.join(folder, GENERATION), dict(generation))

@@ -1,0 +1,241 @@
+"""From a checkpoint's naming table to another one's, a tensor of the target at a time, without a model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tfloader.checkpoints.base import DTYPES, TensorSpec, aligned_copy, largest_magnitude
+from tfloader.checkpoints.writing import Item
+from tfloader.conversion import companions
+from tfloader.conversion.comparison import compare
+from tfloader.conversion.folder import new_folder, problems_with
+from tfloader.conversion.source import READABLE_DTYPES, Source, token_ids
+from tfloader.conversion.variables import Variables
+from tfloader.errors import ConversionError, TfloaderError, WeightsError, listing
+from tfloader.inspection import Check
+from tfloader.naming.base import Release, Row, counts
+from tfloader.naming.writing import as_published, release_to_write, write_folder
+from tfloader.progress import progress_bar
+
+VERIFY_UP_TO = 1000**3  # bytes of tensors
+MAX_SHARD_BYTES = 5 * 1000**3
+
+
+def export(
+    source: str,
+    target: str,
+    *,
+    to: str,
+    model: str | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    keep_tokens: Any = None,
+    tokenizer: str | os.PathLike[str] | bool | None = None,
+    verify: bool | None = None,
+) -> list[Check]:
+    """Writes a folder of tensors; see `tfloader.convert`. `to` is "huggingface" or "tensorflow"."""
+    with Source(source, token_ids(keep_tokens), model) as opened:
+        plan = plan_of(opened, target, to, dtype, tokenizer)
+        with new_folder(target, plan.nbytes) as stage:
+            with (
+                progress_bar(f"{source} to {to}", plan.nbytes) as bar,
+                made_ahead(plan.tensors, bar) as tensors,
+            ):
+                write_folder(stage, plan.release, plan.config, tensors, max_shard_bytes)
+            companions.write(stage, plan.tokenizer, plan.release, plan.generation)
+            checks = [*plan.report, *verified(opened, stage, plan, verify)]
+    return checks
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is to be written, complete before anything is; `report` says what there is to know about it."""
+
+    release: Release
+    config: dict[str, Any]
+    tensors: list[Item]
+    tokenizer: Any | None
+    generation: dict[str, Any] | None
+    report: list[Check]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(spec.nbytes for _, spec, _ in self.tensors)
+
+
+class Problems(list[str]):
+    """What is wrong, collected before anything is written."""
+
+    def caught(self, function: Callable[..., Any], *arguments: Any) -> Any | None:
+        """What the function returns; None where it raises, which is noted."""
+        try:
+            return function(*arguments)
+        except TfloaderError as error:
+            self.append(str(error))
+            return None
+
+    def refuse(self, source: str, target: str) -> None:
+        if self:
+            raise ConversionError(f"{source} cannot become {target}; nothing was written:\n{listing(self)}")
+
+
+def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: Any) -> Plan:
+    """Pairs every tensor of the target with its variables, and every variable with a place.
+
+    Raises:
+        ConversionError: listing what is wrong with the source, what the target cannot hold, and what is in its place.
+    """
+    problems = Problems(problems_with(target, source.path))
+    if dtype not in (None, *READABLE_DTYPES):
+        problems.append(f"dtype must be one of {', '.join(READABLE_DTYPES)}, found {dtype!r}.")
+    problems += source.problems()
+    found = problems.caught(companions.tokenizer_of, source, tokenizer)
+    generation = problems.caught(companions.generation_defaults, source)
+    release = problems.caught(release_to_write, source.config, to, source.release)
+    if release is None:
+        problems.refuse(source.path, target)
+    wanted = dtype if dtype in READABLE_DTYPES else None
+    tensors = _tensors(source.variables, release, source.config, wanted, problems)
+    shapes = {name: spec.shape for name, spec, _ in tensors}
+    config, lost = problems.caught(companions.translated_config, source, release, shapes) or ({}, [])
+    problems.refuse(source.path, target)
+    tensors = as_published(release, config, tensors)
+    tensors.sort(key=lambda item: -item[1].numpy_dtype.itemsize)  # the order of a safetensors file
+    return Plan(release, config, tensors, found, generation, _report(source, release, tensors, found, lost))
+
+
+def _tensors(variables: Variables, release: Release, config: Any, dtype: str | None, problems: list[str]) -> list[Item]:
+    """All tensors of a release that the variables make; what does not fit goes to `problems`."""
+    made: dict[str, tuple[TensorSpec, Callable[[], np.ndarray]]] = {}
+    placed: set[str] = set()
+    for row in release.naming.expand(counts(config)):
+        there = [path for path in row.ours if path in variables]
+        placed.update(there)
+        if not there:
+            continue
+        if absent := set(row.ours) - set(there):
+            problems.append(f"{row.theirs} in a {release.title} needs {' + '.join(sorted(absent))}, which is not there")
+            continue
+        dtypes = {variables[path].dtype for path in row.ours}
+        if dtype is None and len(dtypes) > 1:
+            problems.append(f"{row.theirs} joins {' + '.join(row.ours)} of {' and '.join(sorted(dtypes))}: give dtype=")
+            continue
+        shape = row.op.their_shape(*(variables[path].shape for path in row.ours))
+        spec = TensorSpec(tuple(shape), dtype or dtypes.pop())
+        made[row.theirs] = spec, _maker(variables, row, spec)
+    problems += [
+        f"{variables.places[path].name} ({path}) has no place in a {release.title}"
+        for path in variables
+        if path not in placed
+    ]
+    for copy in release.naming.duplicates:
+        if copy.written and copy.of in made:
+            made[copy.theirs] = made[copy.of]
+    for constant in release.naming.constants if made else ():
+        spec = TensorSpec(constant.shape(config), next(iter(made.values()))[0].dtype)
+        made[constant.theirs] = spec, constant.maker(config, spec.numpy_dtype)
+    return [(name, spec, make) for name, (spec, make) in made.items()]
+
+
+def _maker(variables: Variables, row: Row, spec: TensorSpec) -> Callable[[], np.ndarray]:
+    def make() -> np.ndarray:
+        pieces = [variables.read(path) for path in row.ours]
+        if len({piece.dtype for piece in pieces}) > 1:
+            pieces = [as_dtype(piece, spec.dtype, path) for path, piece in zip(row.ours, pieces, strict=True)]
+        return as_dtype(row.op.to_theirs(*pieces), spec.dtype, row.theirs)
+
+    return make
+
+
+def as_dtype(array: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """The values in another dtype, C-contiguous; the array itself if it is so.
+
+    Raises:
+        WeightsError: a value is too large for the dtype.
+    """
+    if array.dtype == DTYPES[dtype]:
+        return array if array.flags.c_contiguous else aligned_copy(array, dtype)
+    if (largest := largest_magnitude(array)) > float(ml_dtypes.finfo(DTYPES[dtype]).max):
+        raise WeightsError(f"{name} has the value {largest:g}, which {dtype} cannot hold. Choose another dtype.")
+    return aligned_copy(array, dtype)
+
+
+@contextlib.contextmanager
+def made_ahead(tensors: Sequence[Item], bar: Any) -> Iterator[list[Item]]:
+    """The same tensors, to be asked for in this order: while one is written, a thread makes the next."""
+    waiting: deque[tuple[int, Future]] = deque()
+    upcoming = iter(range(len(tensors)))
+
+    def start() -> None:
+        if (index := next(upcoming, None)) is not None:
+            waiting.append((index, pool.submit(tensors[index][2])))
+
+    def take(asked: int) -> np.ndarray:
+        if asked == 0:
+            start()
+        index, future = waiting.popleft()
+        if index != asked:
+            raise RuntimeError(f"tensor {asked} was asked for before tensor {index}")
+        array = future.result()
+        start()
+        bar.update(array.nbytes)
+        return array
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield [(name, spec, partial(take, index)) for index, (name, spec, _) in enumerate(tensors)]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _report(
+    source: Source, release: Release, tensors: Sequence[Item], tokenizer: Any | None, lost: Sequence[str]
+) -> list[Check]:
+    nbytes = sum(spec.nbytes for _, spec, _ in tensors)
+    dtypes = ", ".join(sorted({spec.dtype for _, spec, _ in tensors}))
+    checks = [
+        Check("source", "ok", f"{source.release.title}, {len(source.variables)} variables"),
+        Check("target", "ok", f"{release.title}, {len(tensors)} tensors, {dtypes}, {nbytes:,} bytes"),
+        Check("tokenizer", "ok", type(tokenizer).__name__) if tokenizer else Check("tokenizer", "skipped", "none"),
+    ]
+    if foreign := source.contents.foreign:
+        checks.append(Check("left behind", "ok", f"{len(foreign)} tensors that are not of the model: {foreign[0]} ..."))
+    if lost:
+        checks.append(Check("unsaid", "ok", f"{release.written_config} has no words for " + "; ".join(lost)))
+    return checks
+
+
+def verified(source: Source, stage: str, plan: Plan, wanted: bool | None) -> Iterator[Check]:
+    """Whether what was written is what was meant: its release and config always, the rest if it is wanted.
+
+    Raises:
+        ConversionError: it is not.
+    """
+    with Source(stage, model=source.model) as again:
+        if again.release != plan.release or (problems := list(again.problems())):
+            found = [f"it reads as {again.release.title}"] if again.release != plan.release else problems
+            raise ConversionError(f"What was written is not whole. Please report this bug:\n{listing(found)}")
+    if reason := to_be_verified(max(source.nbytes, plan.nbytes), wanted):
+        yield Check("verify", "skipped", reason)
+        return
+    checks = list(compare(source.path, stage, source.keep_tokens, plan.tokenizer or False, source.model))
+    if failed := [f"{check.name}: {check.detail}" for check in checks if check.status == "FAILED"]:
+        raise ConversionError(f"What was written is not the same model, so it was removed:\n{listing(failed)}")
+    yield from checks
+
+
+def to_be_verified(nbytes: int, wanted: bool | None) -> str | None:
+    """Why a conversion is not verified; None where it is."""
+    if wanted is None and nbytes > VERIFY_UP_TO:
+        return f"{nbytes:,} bytes are more than {VERIFY_UP_TO:,}; ask for it with --verify"
+    return "not wanted" if wanted is False else None
