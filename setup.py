@@ -37,10 +37,13 @@ setup(
         "tokenizers>=0.21",
         "sentencepiece>=0.2",
         "requests>=2.31",
+        "tqdm>=4.66",
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.8"],
         "torch": ["torch>=2.6"],
+        "onnx": ["tf2onnx>=1.17", "onnx", "onnxruntime"],
+        "litert": ["ai-edge-litert"],
         "pictures": ["matplotlib>=3.8"],
     },
     entry_points={"console_scripts": ["tfloader = tfloader.cli:main"]},

@@ -23,11 +23,13 @@ CONTAINERS = {
     "hdf5": "tf_model.h5",
 }
 TOKENIZERS = {
-    "bert": "`vocab.txt`",
+    "roberta": "`vocab.json` + `merges.txt`",
+    "albert": "`vocab.txt`, or `tokenizer.json`",
     "gpt2": "`encoder.json` + `vocab.bpe`, or `vocab.json` + `merges.txt`",
-    "gpt2_ml": "`vocab.txt`",
     "t5": "`spiece.model`, or another `*.model`",
 }
+# Tables of tokens, from which some dialects take what their files do not say.
+EMBEDDINGS = ("shared/embedding", "bert/embeddings/word_embeddings")
 ACTIVATIONS = {"gelu": "exact (erf)", "gelu_tanh": "tanh"}
 
 
@@ -44,7 +46,7 @@ def _release(release: Release) -> tuple[str, ...]:
         f"`{release.family}`",
         ", ".join(CONTAINERS[item] for item in release.formats if item in CONTAINERS),
         ", ".join(f"`{pattern}`" for pattern in release.config_files),
-        TOKENIZERS[release.family],
+        TOKENIZERS.get(release.family, "`vocab.txt`"),
         f'`"{release.writes}"`' if release.writes else "only read",
     )
 
@@ -90,7 +92,7 @@ def _read(dialect: Dialect, act: str | None) -> Any:
     for key in dialect.keys:
         if key.ours == "hidden_act" and (act or key.theirs in raw):
             raw[key.theirs] = act or "relu" if key.values is None else act or next(iter(key.values))
-    return dialect.read(raw, dialect.name, "bert", tensors={"shared/embedding": (8, 8)})
+    return dialect.read(raw, dialect.name, "bert", tensors=dict.fromkeys(EMBEDDINGS, (8, 8)))
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -300,7 +300,7 @@ def test_variants_of_the_names_are_the_same_model(name, tensors):
     np.testing.assert_array_equal(model(hf.input_arrays[:2]), expected)
 
 
-@pytest.mark.parametrize("prefix", ["model.", "roberta.", "bert.bert.", "bert_"])
+@pytest.mark.parametrize("prefix", ["model.", "camembert.", "bert.bert.", "bert_"])
 def test_unknown_prefixes_are_refused(prefix, tensors):
     renamed = {f"{prefix}{name.removeprefix('bert.')}": value for name, value in tensors.items()}
     refused(CheckpointError, ["not named as in any release", prefix], tfloader.load, renamed, config=RAW)
@@ -326,7 +326,7 @@ OPTIONS = {
     "several unknown ones": ({"with_poool": 1, "frob": 2}, ConfigError, ["'with_poool'", "'frob'"]),
     "an application that is none": ({"application": "decoder"}, ConfigError, ["application", "encoder, lm, unilm"]),
     "another model": ({"model": "gpt2"}, ConfigError, ["model='gpt2'", "Hugging Face BERT", "model='bert'"]),
-    "a model of another framework": ({"model": "llama"}, ConfigError, ["Unknown model 'llama'", "bert, gpt2"]),
+    "a model of another framework": ({"model": "llama"}, ConfigError, ["Unknown model 'llama'", "gpt2, gpt2_ml, t5"]),
     "an unknown compat": ({"compat": "keras"}, ConfigError, ["compat", "'bert4keras'"]),
     "a token out of range": (
         {"keep_tokens": [0, 211]},

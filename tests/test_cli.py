@@ -97,7 +97,10 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"tfloader {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["info"], ["verify", "a", "b"], ["nonsense"], ["info", "a", "--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["info"], ["verify", "a", "b", "c"], ["convert", "a"], ["nonsense"], ["info", "a", "--nonsense"]],
+)
 def test_wrong_usage_exits_2(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
@@ -433,7 +436,7 @@ def test_errors_come_without_a_traceback_unless_asked_for(tmp_path, capsys):
 
 
 def test_an_interrupt_exits_130_quietly(monkeypatch, capsys):
-    def interrupted(path):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(inspection, "info", interrupted)
@@ -470,7 +473,7 @@ def test_tensorflow_stays_silent_and_the_users_log_level_stands(monkeypatch):
 
 
 def test_names_in_a_file_cannot_steer_the_terminal(monkeypatch, capsys):
-    def refuse(path):
+    def refuse(*_):
         raise CheckpointError("a tensor called \x1b[31mred\x07\ud800")
 
     monkeypatch.setattr(inspection, "info", refuse)

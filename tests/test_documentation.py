@@ -35,11 +35,20 @@ PAGES = [README, CHINESE, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*
 # The names that the pages use for public checkpoints.
 PUBLIC = {
     "chinese_L-12_H-768_A-12": "bert_google",
+    "GPT_LCCC-base-tf": "b4k_gpt",
     "124M": "gpt2_openai",
     "gpt2_ml_15g": "gpt2_ml",
     "mt5_small": "mt5_mesh",
 }
-FAMILIES = {"BERT": "bert", "GPT-2": "gpt2", "GPT2_ML": "gpt2_ml", "T5": "t5"}
+FAMILIES = {
+    "BERT": "bert",
+    "ALBERT": "albert",
+    "ELECTRA": "electra",
+    "GPT": "gpt",
+    "GPT-2": "gpt2",
+    "GPT2_ML": "gpt2_ml",
+    "T5": "t5",
+}
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -213,6 +222,76 @@ def test_layer_names_for_bert4keras_users_exist(reader):
         model = tfloader.load(path, **options.get(family, {}))
         missing = set(names) - {layer.name for layer in model.layers}
         assert model.transformer.config.family == FAMILIES[family] and not missing
+
+
+def test_the_diff_on_the_architecture_page_is_what_stands_in_the_files():
+    (diff,) = [block.code for block in blocks(ROOT / "docs" / "architecture.md") if block.language == "diff"]
+    path, missing = None, []
+    for line in diff.splitlines():
+        if line.startswith("+++ "):
+            path = ROOT / line.removeprefix("+++ ")
+        elif line.removeprefix("+") not in path.read_text("utf-8").splitlines():
+            missing.append((path.name, line))
+    assert path and not missing
+
+
+# The public names at the top of each module of bert4keras 0.11.5, and the methods of its Transformer.
+BERT4KERAS = {
+    "models": """Transformer LM_Mask UniLM_Mask BERT ALBERT ALBERT_Unshared NEZHA RoFormer RoFormerV2 ELECTRA GPT GPT2
+        GPT2_ML T5_Base T5_Encoder T5_Decoder T5 extend_with_language_model extend_with_unified_language_model
+        data_parallel build_transformer_model .build .call .prefixed .apply .get_inputs .apply_embeddings
+        .apply_main_layers .apply_final_layers .compute_attention_bias .compute_position_bias .set_inputs .set_outputs
+        .initializer .simplify .load_embeddings .load_variable .create_variable .variable_mapping
+        .load_weights_from_checkpoint .save_weights_as_checkpoint""",
+    "layers": """integerize_shape Layer Model Node NodeBase GlobalAveragePooling1D GlobalMaxPooling1D Embedding
+        ScaleOffset Concatenate1D BatchSplit BatchConcat MultiHeadAttention GatedAttentionUnit LayerNormalization
+        PositionEmbedding SinusoidalPositionEmbedding RelativePositionEmbedding RelativePositionEmbeddingT5 FeedForward
+        ConditionalRandomField MaximumEntropyMarkovModel GlobalPointer EfficientGlobalPointer Loss custom_objects""",
+    "backend": """keras K is_tf_keras do_recompute get_available_gpus gelu_erf gelu_tanh set_gelu piecewise_linear
+        search_layer align reshape flatten dtype where logsumexp sequence_masking batch_gather pool1d
+        divisible_temporal_padding root_mean_square swish leaky_relu attention_normalize sinusoidal_embeddings
+        Sinusoidal apply_rotary_position_embeddings multilabel_categorical_crossentropy
+        sparse_multilabel_categorical_crossentropy
+        symbolic graph_mode_decorator recompute_grad custom_objects""",
+    "optimizers": """Adam AdaFactor AdaFactorBase AdaFactorV1 AdaFactorV2 Lion LionV2 export_to_custom_objects
+        custom_objects extend_with_weight_decay extend_with_weight_decay_v2 extend_with_layer_adaptation
+        extend_with_layer_adaptation_v2 extend_with_piecewise_linear_lr extend_with_piecewise_linear_lr_v2
+        extend_with_gradient_accumulation extend_with_gradient_accumulation_v2 extend_with_lookahead
+        extend_with_lookahead_v2 extend_with_lazy_optimization extend_with_lazy_optimization_v2
+        extend_with_exponential_moving_average extend_with_exponential_moving_average_v2 extend_with_parameter_wise_lr
+        extend_with_parameter_wise_lr_v2""",
+    "snippets": """is_py2 basestring to_array is_string strQ2B string_matching convert_to_unicode convert_to_str
+        lowercase_and_normalize open parallel_apply_generator parallel_apply sequence_padding truncate_sequences
+        text_segmentate is_one_of DataGenerator ViterbiDecoder softmax AutoRegressiveDecoder insert_arguments
+        delete_arguments longest_common_substring longest_common_subsequence orthogonally_resize WebServing Hook
+        uniout""",
+    "tokenizers": "load_vocab save_vocab TokenizerBase Tokenizer SpTokenizer .stem",
+}
+KEPT = {"same", "fixed"}
+
+
+def names_of_bert4keras(module: str) -> list[tuple[str, str, str]]:
+    """(name, what the page says of it, status) for each name in the tables under a module's heading."""
+    text = (ROOT / "docs" / "migrating-from-bert4keras.md").read_text("utf-8")
+    section = text.partition(f"\n### `bert4keras.{module}`\n")[2].partition("\n### ")[0]
+    table = [row for row in rows(section) if len(row) == 3 and row[0].startswith("`")]
+    return [(name, today, status) for names, today, status in table for name in re.findall(r"`(.+?)`", names)]
+
+
+@pytest.mark.parametrize("module", BERT4KERAS)
+def test_every_name_of_bert4keras_stands_once_on_the_page(module):
+    assert sorted(name for name, _, _ in names_of_bert4keras(module)) == sorted(BERT4KERAS[module].split())
+
+
+@pytest.mark.parametrize("module", BERT4KERAS)
+def test_what_the_page_says_of_each_name_of_bert4keras_can_be_imported(module):
+    for name, today, status in names_of_bert4keras(module):
+        named = re.findall(r"`((?:tfloader|keras)(?:\.\w+)+)", today)
+        assert status in KEPT | {"renamed", "Keras", "gone"}
+        assert all(exists(path) for path in named), name
+        if status in KEPT and name != ".initializer":  # an attribute of instances
+            bare = name.removeprefix(".")
+            assert any(path.endswith(f".{bare}") or exists(f"{path}.{bare}") for path in named), name
 
 
 def test_no_private_api_is_used_as_the_architecture_page_says():

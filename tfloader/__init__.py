@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it.
 _EXPORTS = {
     "load": "models.builder",
+    "convert": "conversion",
+    "export": "exporting",
     "save": "models.builder",
     "load_config": "naming",
     "build_transformer_model": "models.builder",
@@ -99,6 +101,7 @@ _EXPORTS = {
     "Tokenizer": "tokenizers",
     "SpTokenizer": "tokenizers",
     "BytePairTokenizer": "tokenizers",
+    "download": "downloads",
     "TfloaderError": "errors",
     "CheckpointError": "errors",
     "ConfigError": "errors",
@@ -107,6 +110,8 @@ _EXPORTS = {
     "GenerationError": "errors",
     "TrainingError": "errors",
     "DataError": "errors",
+    "DownloadError": "errors",
+    "ConversionError": "errors",
 }
 
 __all__ = ["__version__", *_EXPORTS]

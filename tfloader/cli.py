@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfloader import __version__
+from tfloader.conversion import FORMATS
 from tfloader.errors import TfloaderError
 from tfloader.generation.command import generate
 
@@ -31,7 +33,7 @@ def info(options: argparse.Namespace) -> int:
     """
     from tfloader import inspection
 
-    found = inspection.info(options.path)
+    found = inspection.info(options.path, options.model)
     if options.json:
         show_json(found)
     else:
@@ -40,31 +42,77 @@ def info(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check a checkpoint, from its bytes to a forward pass.
+    """Check a checkpoint, from its bytes to a forward pass; or compare two, of any formats.
 
-    One line a check: every variable of the model is filled from exactly one tensor, all tensors are readable and
-    finite, the model holds just what the file holds, tokenizer and embedding agree, a forward pass gives finite
-    numbers. The exit status is 0 if the checkpoint is sound, 1 if it is not, 2 for wrong usage.
+    One line a check. Of one: every variable of the model is filled from exactly one tensor, all tensors are readable
+    and finite, the model holds just what the file holds, tokenizer and embedding agree, a forward pass gives finite
+    numbers. Of two: config, all tensors, tokenizers, and the outputs for random token ids, with largest differences.
+    The exit status is 0 if the checkpoint is sound, or both are the same model, 1 if not, 2 for wrong usage.
 
     Example:
       tfloader verify chinese_L-12_H-768_A-12 && echo sound
+      tfloader verify chinese_L-12_H-768_A-12 converted && echo the same model
     """
-    from tfloader import inspection
+    if options.other is None:
+        from tfloader import inspection
 
-    checks = []
-    for check in inspection.verify(options.path):
-        checks.append(check)
-        if options.traceback and check.error:
-            show_traceback(check.error)
-        if not options.json:
-            show(f"{check.status:<8} {check.name:<13} " + check.detail.replace("\n", "\n" + " " * 23))
-    failed = [check.name for check in checks if check.status == "FAILED"]
-    if options.json:
-        outcomes = [{"name": check.name, "status": check.status, "detail": check.detail} for check in checks]
-        show_json({"path": options.path, "sound": not failed, "checks": outcomes})
-    else:
-        show(f"{options.path} is {'not sound: ' + ', '.join(failed) if failed else 'sound'}")
-    return EXIT_ERROR if failed else 0
+        return show_checks(options, inspection.verify(options.path, options.model), options.path, "sound")
+    from tfloader.conversion import comparison, source
+
+    checks = comparison.compare(options.path, options.other, source.token_ids(options.keep_tokens), model=options.model)
+    return show_checks(options, checks, options.other, "same", "the same model")
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Write a checkpoint in another format, provably unchanged.
+
+    DST must not be there yet, or be empty; it appears as a whole or not at all, and SRC is only read. What DST cannot
+    hold is refused before anything is written, all of it at once. Config, tokenizer and generation defaults go along.
+    Tensors keep their dtype unless one is named, and stream: memory is needed for the largest, not for all. Up to 1 GB
+    the result is verified: tensor by tensor, and by what both sides give for random token ids.
+
+    Example:
+      tfloader convert chinese_L-12_H-768_A-12 converted --to huggingface
+    """
+    from tfloader.conversion import convert
+
+    given = ("model", "dtype", "max_shard_bytes", "keep_tokens", "tokenizer", "verify")
+    checks = convert(options.source, options.target, options.to, **{name: getattr(options, name) for name in given})
+    return show_checks(options, checks or (), options.target, "written")
+
+
+def download(options: argparse.Namespace) -> int:
+    """Download a checkpoint: whole and checked, or not at all.
+
+    SOURCE is the name of a public release (without it they are listed), hf:owner/name[@revision], gs://bucket/folder,
+    or the address of an archive, which is unpacked, or of another file. Run it again to continue where it stopped.
+    Prints the path that the other commands take.
+
+    Proxies come from HTTPS_PROXY and HTTP_PROXY, a mirror of Hugging Face from HF_ENDPOINT, the token for gated
+    models from HF_TOKEN; HF_HUB_OFFLINE=1 forbids requests.
+
+    Example:
+      tfloader download chinese_L-12_H-768_A-12
+      tfloader download hf:google/flan-t5-small --mirror https://hf-mirror.com
+    """
+    from tfloader import downloads
+    from tfloader.files import read_text
+
+    if not options.source:
+        width = max(map(len, downloads.CATALOGUE))
+        show("\n".join(f"{name:<{width}}  {row.licence:<12}  {row.home}" for name, row in downloads.CATALOGUE.items()))
+        return 0
+    path = downloads.download(
+        options.source,
+        options.output,
+        sha256=options.sha256,
+        mirror=options.mirror,
+        token=read_text(options.token_file).strip() if options.token_file else None,
+        offline=options.offline or None,
+        allow_pickle=options.allow_pickle,
+    )
+    show_json({"path": path}) if options.json else show(path)
+    return 0
 
 
 def argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -72,13 +120,57 @@ def argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, A
     return names, settings
 
 
+def number_of_bytes(text: str) -> int:
+    """What "2GB", "500 MB" or "1000" means; argparse reports the ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?B)?", text.strip())
+    if match is None:
+        raise ValueError(text)
+    return int(float(match[1]) * {"kB": 1e3, "MB": 1e6, "GB": 1e9}.get(match[2], 1))
+
+
 PATH = argument("path", metavar="PATH", help="a checkpoint: its folder, one of its files, or a TensorFlow prefix")
+MODEL = argument("--model", metavar="FAMILY", help="the family, where the names of the tensors fit several")
 JSON = argument("--json", action="store_true", help="print one JSON object")
 TRACEBACK = argument("--traceback", action="store_true", help="show where in the code an error arose")
 
 COMMANDS = {
-    info: (PATH, JSON),
-    verify: (PATH, JSON),
+    info: (PATH, MODEL, JSON),
+    verify: (
+        PATH,
+        argument("other", metavar="OTHER", nargs="?", help="a second checkpoint, to be compared with the first"),
+        MODEL,
+        argument("--keep-tokens", metavar="FILE", help="OTHER has only these tokens of the first, in this order"),
+        JSON,
+    ),
+    convert: (
+        argument("source", metavar="SRC", help="a checkpoint: its folder, one of its files, or a TensorFlow prefix"),
+        argument("target", metavar="DST", help="the folder to be made"),
+        argument("--to", default="huggingface", choices=FORMATS, help="the format of DST (default huggingface)"),
+        MODEL,
+        argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: as in SRC"),
+        argument(
+            "--shard-size",
+            dest="max_shard_bytes",
+            type=number_of_bytes,
+            metavar="SIZE",
+            help="split safetensors at so many bytes, such as 2GB (default 5GB)",
+        ),
+        argument("--keep-tokens", metavar="FILE", help="ids to keep, in their new order: a JSON list, or one a line"),
+        argument("--tokenizer", metavar="PATH", help="goes along in place of the one beside SRC"),
+        argument("--no-tokenizer", dest="tokenizer", action="store_false", default=None, help="none goes along"),
+        argument("--verify", action=argparse.BooleanOptionalAction, help="compare both sides (default: up to 1 GB)"),
+        JSON,
+    ),
+    download: (
+        argument("source", metavar="SOURCE", nargs="?", help="what to download"),
+        argument("-o", "--output", metavar="FOLDER", help="where to (default: a folder of the source's name)"),
+        argument("--sha256", metavar="HEX", help="what the file at an address must have"),
+        argument("--mirror", metavar="ADDRESS", help="use this in place of the hub (default: $HF_ENDPOINT)"),
+        argument("--token-file", metavar="FILE", help="holds the token for gated models (default: $HF_TOKEN)"),
+        argument("--offline", action="store_true", help="make no requests"),
+        argument("--allow-pickle", action="store_true", help="take pytorch_model.bin where there is nothing else"),
+        JSON,
+    ),
     generate: (
         argument("given", metavar="MODEL_OR_PROMPT", nargs="*", help="a checkpoint's path, and what to continue"),
         argument("--prompts", metavar="FILE", help="a text file with one prompt a line"),
@@ -91,6 +183,7 @@ COMMANDS = {
         argument("--seed", type=int, help="makes samples reproducible"),
         argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option"),
         argument("--no-defaults", action="store_true", help="do not read the folder's generation_config.json"),
+        MODEL,
         argument("--application", choices=("lm", "unilm"), help="for BERT: how it reads"),
         argument("--dtype", help="such as bfloat16"),
         argument("--batch-size", type=int, default=8, help="prompts decoded together (default 8)"),
@@ -144,6 +237,27 @@ def show(text: str, file: Any = None) -> None:
     """Prints text; what a file's author put into a name cannot steer the terminal."""
     safe = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     print("".join(safe), file=file, flush=True)
+
+
+def show_checks(
+    options: argparse.Namespace, checks: Iterable[Any], path: str, outcome: str, words: str | None = None
+) -> int:
+    """Prints each check as soon as it is known, and what follows from all of them; gives the exit status."""
+    words = words or outcome
+    found = []
+    for check in checks:
+        found.append(check)
+        if options.traceback and check.error:
+            show_traceback(check.error)
+        if not options.json:
+            show(f"{check.status:<8} {check.name:<13} " + check.detail.replace("\n", "\n" + " " * 23))
+    failed = [check.name for check in found if check.status == "FAILED"]
+    if options.json:
+        shown = [{"name": check.name, "status": check.status, "detail": check.detail} for check in found]
+        show_json({"path": path, outcome: not failed, "checks": shown})
+    else:
+        show(f"{path} is {f'not {words}: ' + ', '.join(failed) if failed else words}")
+    return EXIT_ERROR if failed else 0
 
 
 def show_json(content: Any) -> None:

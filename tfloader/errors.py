@@ -29,6 +29,18 @@ class TokenizerError(TfloaderError):
     """A vocabulary or tokenizer file cannot be used."""
 
 
+class SegmentationError(TokenizerError):
+    """A vocabulary of words needs the function that splits texts into words."""
+
+
+class ConversionError(TfloaderError):
+    """A checkpoint cannot be written in another format without losing something, or not there."""
+
+
+class DownloadError(TfloaderError):
+    """A file cannot be fetched, is not what was published, or an archive cannot be unpacked safely."""
+
+
 class DataError(TfloaderError):
     """A task file, or what is to become a batch, is not what it should be."""
 
