@@ -301,6 +301,8 @@ def _info_lines(found: dict[str, Any]) -> list[str]:
 def _says_something(name: str, value: Any, config: dict[str, Any]) -> bool:
     if name.startswith("relative_") and config["max_position_embeddings"]:
         return False  # a default that such a model does not use
+    if "group" in name and config["family"] != "albert":
+        return False
     return value is not None and value is not False and value != {}
 
 
