@@ -114,3 +114,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def met(goal_is_met: bool) -> str:
+    """A cell of a table of goals."""
+    return "yes" if goal_is_met else "NO"

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from common import forget_peak_memory, in_fresh_process, machine, memory, table, turn_about, versions
+from common import forget_peak_memory, in_fresh_process, machine, memory, met, table, turn_about, versions
 from load import LAYERS, MB, REPETITIONS, write
 
 TIME_GOAL = 2  # times cp + sync
@@ -130,15 +130,11 @@ def report_case(
         ratio, peak = result["seconds"] / floor, result["peak"]
         row = [system, f"{result['seconds']:.2f}", f"{ratio:.2f}", f"{peak / MB:.0f}", f"{result['imports'] / MB:.0f}"]
         ours = system.startswith("tfloader")
-        row += [f"{limit / MB:.0f}", f"{_met(ratio <= TIME_GOAL)} / {_met(peak <= limit)}"] if ours else ["", ""]
+        row += [f"{limit / MB:.0f}", f"{met(ratio <= TIME_GOAL)} / {met(peak <= limit)}"] if ours else ["", ""]
         rows.append(row)
     header = ["system", "s", "times cp + sync", "peak MB", "imports MB", "limit MB", "time / memory goal met"]
     size = f"{sizes['weights'] / 1e9:.2f} GB, largest tensor {sizes['largest'] / MB:.0f} MB"
     return f"### {title} ({size})\n\n{table(header, rows)}"
-
-
-def _met(met: bool) -> str:
-    return "yes" if met else "NO"
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import in_fresh_process, machine, medians, memory, rounds, table, versions
+from common import in_fresh_process, machine, medians, memory, met, rounds, table, versions
 from load import bert_base
 
 ROWS, LENGTH, LABELS = 8, 128, 4
@@ -395,12 +395,12 @@ class Report:
             if found := self.found.get(("--train", OWN, dtype)):
                 firsts = [medians(found)["first"], *(min(run[key] for run in found) for key in ("first", "first cpu"))]
                 cells = [f"{first:.1f} s" for first in firsts]
-                lines.append([f"first step {dtype}", *cells, f"{FIRST_GOAL:.0f} s", _met(firsts[1] <= FIRST_GOAL)])
+                lines.append([f"first step {dtype}", *cells, f"{FIRST_GOAL:.0f} s", met(firsts[1] <= FIRST_GOAL)])
         if speed := self._numbers("--part", "Viterbi", FULL):
             rates = [TAGGED_ROWS * LENGTH / value * 1e3 for value in speed]
             cells = [f"{rate / 1e3:.0f}k" for rate in rates]
             goal = f"{VITERBI_GOAL / 1e3:.0f}k"
-            lines.append(["Viterbi, tokens a second and core", *cells, goal, _met(rates[1] >= VITERBI_GOAL)])
+            lines.append(["Viterbi, tokens a second and core", *cells, goal, met(rates[1] >= VITERBI_GOAL)])
         header = ["tfloader", "of medians", "of minima", "of core time", "goal", "met (minima)"]
         return f"### Goals\n\n{table(header, [line for line in lines if line])}"
 
@@ -415,7 +415,7 @@ class Report:
         if not own or not other:
             return []
         ratios = [a / b for a, b in zip(own, other, strict=True)]
-        return [what, *(f"{ratio:.3g}" for ratio in ratios), f"{goal or ''}", _met(ratios[1] <= goal) if goal else ""]
+        return [what, *(f"{ratio:.3g}" for ratio in ratios), f"{goal or ''}", met(ratios[1] <= goal) if goal else ""]
 
 
 def steps_table(runs: Mapping[tuple[str, str], list[dict[str, Any]]]) -> str:
@@ -430,10 +430,6 @@ def steps_table(runs: Mapping[tuple[str, str], list[dict[str, Any]]]) -> str:
         cells = [*(f"{value:.1f}" for value in firsts), *(f"{value:.4g}" for value in (middle["median"], *least))]
         lines.append([system, dtype, *cells, f"{middle['peak'] / MB:.0f}"])
     return table(["system", "dtype", "first call s", "core s", "median ms", "least ms", "core ms", "peak MB"], lines)
-
-
-def _met(met: bool) -> str:
-    return "yes" if met else "NO"
 
 
 SECTIONS = {

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from common import in_fresh_process, machine, medians, rounds, table, turn_about, versions
+from common import in_fresh_process, machine, medians, met, rounds, table, turn_about, versions
 from load import gpt2, write_random
 
 PROMPT, FEW, NEW = 16, 4, 64  # tokens; a step's time is (time for FEW + NEW tokens - time for FEW) / NEW
@@ -310,7 +310,7 @@ def goals_table(shape: Shape, runs: dict[Any, Any], config: dict[str, Any], band
     middle, lines = PROMPT + FEW + shape.new // 2, []
 
     def line(what: str, values: list[float], goal: float, unit: str = "") -> None:
-        lines.append([what, *(f"{value:.2f}{unit}" for value in values), f"{goal}{unit}", _met(values[-1] <= goal)])
+        lines.append([what, *(f"{value:.2f}{unit}" for value in values), f"{goal}{unit}", met(values[-1] <= goal)])
 
     def times(system: str, dtype: str, rows: int) -> list[float]:
         found = usable[system, dtype]
@@ -348,16 +348,12 @@ def growth_table(growth: dict[str, Any], config: dict[str, Any]) -> str:
         longer, beams = found[f"least {LONG}"] / found[f"least {SHORT}"], found["least beams"] / found["least rows"]
         what = f"context {LONG} / context {SHORT} ({found[f'least {LONG}']:.1f} / {found[f'least {SHORT}']:.1f} ms)"
         goal = 1.2 * explained
-        lines.append([dtype, what, f"{longer:.2f}", f"{goal:.2f} (bytes: {explained:.2f})", _met(longer <= goal)])
+        lines.append([dtype, what, f"{longer:.2f}", f"{goal:.2f} (bytes: {explained:.2f})", met(longer <= goal)])
         what = f"4 beams / 4 rows ({found['least beams']:.1f} / {found['least rows']:.1f} ms)"
-        lines.append([dtype, what, f"{beams:.2f}", "1.3", _met(beams <= 1.3)])
+        lines.append([dtype, what, f"{beams:.2f}", "1.3", met(beams <= 1.3)])
         traces = found["traces"]
-        lines.append([dtype, "traces of a second call, another length", f"{traces:.0f}", "0", _met(traces == 0)])
+        lines.append([dtype, "traces of a second call, another length", f"{traces:.0f}", "0", met(traces == 0)])
     return table(["dtype", "what", "ratio of minima", "goal", "met"], lines)
-
-
-def _met(met: bool) -> str:
-    return "yes" if met else "NO"
 
 
 def main() -> None:

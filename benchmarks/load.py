@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common import forget_peak_memory, in_fresh_process, machine, memory, table, turn_about, versions
+from common import forget_peak_memory, in_fresh_process, machine, memory, met, table, turn_about, versions
 
 MB = 1000**2
 TIME_GOAL = 1.5  # times reading the file once and copying it once
@@ -334,7 +334,7 @@ def report_case(case: Case, layers: int, repetitions: int, hub_python: str) -> s
         if system not in FLOORS:
             weights = sizes["weights"] * (2 if dtype == "bfloat16" else 4) // 4
             limit = weights + sizes["largest"] + MEMORY_GOAL
-            row[5:] = [f"{limit / MB:.0f}", f"{_met(ratio <= TIME_GOAL)} / {_met(peak <= limit)}"]
+            row[5:] = [f"{limit / MB:.0f}", f"{met(ratio <= TIME_GOAL)} / {met(peak <= limit)}"]
         rows.append(row)
     header = ["system", "dtype", "s", "times read + copy", "peak MB", "limit MB", "time / memory goal met"]
     title = f"{case.checkpoint} ({sizes['weights'] / 4e6:.0f}M parameters, {sizes['weights'] / 1e9:.2f} GB)"
@@ -350,12 +350,8 @@ def report_start(repetitions: int) -> str:
         ("tfloader --help, whole process", "--measure-help", HELP_GOAL),
     ):
         seconds = results[option]["seconds"]
-        rows.append([name, f"{seconds:.2f}", f"{goal}", _met(seconds <= goal)])
+        rows.append([name, f"{seconds:.2f}", f"{goal}", met(seconds <= goal)])
     return f"### Start\n\n{table(['what', 's', 'goal', 'met'], rows)}"
-
-
-def _met(met: bool) -> str:
-    return "yes" if met else "NO"
 
 
 def main() -> None:

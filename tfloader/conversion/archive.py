@@ -17,7 +17,7 @@ from tfloader.conversion import companions
 from tfloader.conversion.comparison import difference_of
 from tfloader.conversion.folder import new_folder, problems_with
 from tfloader.conversion.source import READABLE_DTYPES, Source, token_ids
-from tfloader.conversion.streaming import Problems, as_dtype, to_be_verified
+from tfloader.conversion.streaming import Problems, as_dtype, reason_not_to_verify
 from tfloader.errors import ConversionError, listing
 from tfloader.inspection import Check, outputs_on_random_ids
 from tfloader.progress import progress_bar
@@ -108,7 +108,7 @@ def _saver(original: Callable[[Any], None], values: Callable[[Any], np.ndarray])
 
 
 def _verified(source: Source, path: str, transformer: Any, wanted: bool | None) -> Iterator[Check]:
-    reason = to_be_verified(source.nbytes, wanted)
+    reason = reason_not_to_verify(source.nbytes, wanted)
     if reason:
         yield Check("verify", "skipped", reason)
         return

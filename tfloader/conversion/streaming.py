@@ -225,7 +225,7 @@ def verified(source: Source, stage: str, plan: Plan, wanted: bool | None) -> Ite
         if again.release != plan.release or (problems := list(again.problems())):
             found = [f"it reads as {again.release.title}"] if again.release != plan.release else problems
             raise ConversionError(f"What was written is not whole. Please report this bug:\n{listing(found)}")
-    if reason := to_be_verified(max(source.nbytes, plan.nbytes), wanted):
+    if reason := reason_not_to_verify(max(source.nbytes, plan.nbytes), wanted):
         yield Check("verify", "skipped", reason)
         return
     checks = list(compare(source.path, stage, source.keep_tokens, plan.tokenizer or False, source.model))
@@ -234,8 +234,8 @@ def verified(source: Source, stage: str, plan: Plan, wanted: bool | None) -> Ite
     yield from checks
 
 
-def to_be_verified(nbytes: int, wanted: bool | None) -> str | None:
-    """Why a conversion is not verified; None where it is."""
+def reason_not_to_verify(nbytes: int, wanted: bool | None) -> str | None:
+    """Why what was written is not verified; None where it is."""
     if wanted is None and nbytes > VERIFY_UP_TO:
         return f"{nbytes:,} bytes are more than {VERIFY_UP_TO:,}; ask for it with --verify"
     return "not wanted" if wanted is False else None

@@ -18,6 +18,7 @@ from tfloader.conversion import companions
 from tfloader.conversion.comparison import TEXTS
 from tfloader.conversion.folder import new_folder, problems_with
 from tfloader.conversion.source import Source, token_ids
+from tfloader.conversion.streaming import reason_not_to_verify
 from tfloader.errors import ConfigError, ConversionError, TfloaderError, TokenizerError, listing
 from tfloader.exporting.formats import FORMATS, Arrays, Format
 from tfloader.exporting.signatures import (
@@ -38,7 +39,6 @@ from tfloader.models.builder import load
 from tfloader.naming.writing import config_to_write, release_to_write
 from tfloader.tokenizers import load_tokenizer
 
-VERIFIED_UP_TO = 1_000_000_000  # bytes
 # Of the largest output: other programs add up in another order.
 TOLERANCE = {"float16": 5e-2, "bfloat16": 5e-2}
 SIZES = ((2, 7), (3, 5))  # batch and length of what is tried
@@ -117,11 +117,10 @@ class Export:
         if wishes.decoding is not False:
             with contextlib.nullcontext() if wishes.decoding else contextlib.suppress(ConfigError):
                 signatures |= decoding_signatures(self.model)
-        if verify is None:
-            verify = nbytes <= VERIFIED_UP_TO
         with new_folder(folder, nbytes) as stage:
             converted(to, lambda: form.write(module, signatures, stage))
-            checks = list(self.checks(form, stage, signatures, wishes)) if verify else []
+            unverified = reason_not_to_verify(nbytes, verify)
+            checks = [] if unverified else list(self.checks(form, stage, signatures, wishes))
             write_description(os.path.join(stage, DESCRIPTION), to, signatures)
             self.write_companions(stage)
             return checks
