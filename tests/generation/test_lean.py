@@ -103,34 +103,3 @@ def test_training_between_two_calls_is_noticed(dtype):
     fresh = TextGenerator(model).generate_ids([[5, 6, 7]], **options)
     assert after.sequences == fresh.sequences != before.sequences
     assert made.decoder.traces == 2
-
-
-@pytest.mark.parametrize("folder", ["hf_gpt2", "hf_t5_v10"])
-def test_small_kernels_side_by_side_give_what_they_give_alone(folder, monkeypatch):
-    model = tfloader.load(CHECKPOINTS / folder)
-    alone = tfloader.TextGenerator(model)
-    monkeypatch.setattr(forms, "SMALL_KERNEL", 0)
-    expected = alone.generate_ids([[5, 9, 2, 7]], max_new_tokens=9, return_scores=True)
-    assert not alone.decoder.model.joined
-    monkeypatch.undo()
-    joined = tfloader.TextGenerator(model)
-    found = joined.generate_ids([[5, 9, 2, 7]], max_new_tokens=9, return_scores=True)
-    assert len(joined.decoder.model.joined) == model.transformer.config.num_hidden_layers
-    assert found.sequences == expected.sequences
-    np.testing.assert_allclose(found.token_scores[0], expected.token_scores[0], atol=1e-5)
-
-
-def test_a_layer_with_lora_is_joined_with_what_it_learned():
-    """And a quantised one stays alone: its kernel is no number to put beside others."""
-    dense = keras.layers.Dense(4)
-    dense.build((None, 4))
-    assert forms.is_small(dense)
-    dense.enable_lora(2)
-    dense.lora_kernel_b.assign(np.ones((2, 4)))
-    kernel, bias = forms.side_by_side([dense, dense], tf.float32)
-    np.testing.assert_array_equal(kernel, np.concatenate([dense.kernel, dense.kernel], axis=1))
-    np.testing.assert_array_equal(bias, np.zeros(8))
-    quantised = keras.layers.Dense(4)
-    quantised.build((None, 4))
-    quantised.quantize("int8")
-    assert not forms.is_small(quantised)

@@ -66,7 +66,6 @@ class CachedDecoding(Decoder):
         self._check_positions(position)
         fixed = {
             "frozen": unpacked(cache, self.layers),
-            "joined": {},
             "frozen_bias": visible(per_key(seen), self.dtype),
             "padding": rows_of_padding,
             "memory": {} if memory is None else unpacked(memory, self.memory_layers),

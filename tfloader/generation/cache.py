@@ -14,19 +14,20 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
 from tfloader.generation.lean import (
     few_rows_product,
-    is_small,
     lean,
     many_rows_product,
-    product,
-    side_by_side,
+    shaped,
     softmax,
-    unflatten,
     weight,
 )
+from tfloader.generation.products import asking, copy_of, nothing, product
 from tfloader.layers.attention import hidden
+from tfloader.layers.products import as_matrix
+from tfloader.layers.relative import RelativeAttention
 from tfloader.models.t5 import T5
 from tfloader.models.transformer import Transformer
 
@@ -59,7 +60,7 @@ def cached(transformer: Transformer) -> CachedBlocks:
     kind = type(f"Cached{type(transformer).__name__}", (CachedBlocks, type(transformer)), {})
     copy = kind.__new__(kind)
     copy.__dict__ = {**vars(transformer), **transformer.as_language_model}
-    copy.frozen, copy.recent, copy.memory, copy.joined = {}, {}, {}, {}
+    copy.frozen, copy.recent, copy.memory = {}, {}, {}
     return copy
 
 
@@ -72,8 +73,7 @@ class CachedBlocks:
         block_index: which block runs: one layer may serve in several, and has other keys and values in each.
         frozen, recent: "block/self-attention layer" -> Pair; memory: cross-attention layer -> Pair, over the source.
         bias: on the scores of all keys; while stepping a tuple (frozen keys, recent keys).
-        joined: see `join`; made once for all steps.
-        slot: the slot of `recent` that this step writes.
+        slot, place: the slot of `recent` that this step writes, and where it lies.
         copies: rows that share one row of `frozen` and `memory`.
         hidden: [rows, length, size] the last hidden states of what was read last.
         all_logits: whether logits are made for all positions, or for the last one alone.
@@ -114,35 +114,48 @@ class CachedBlocks:
     def attention(self, name: str, x: Any, bias: Any, memory: Any = None, **arguments: Any) -> Any:
         layer = self.layers[self.prefix + name]
         if memory is None:
-            query, *new = self.queries_keys_values(layer, x)
+            query, key, value = self.queries_keys_values(layer, x)
+            parts = self.own_parts(layer, name, bias, (layer.placed(key, self.positions), value))
         else:
             query = self.heads(layer, layer.query, x)
+            parts = [Part(*self.of_source(layer, name, memory), bias, shared=True)]
         query = layer.placed(query, self.positions)
         if layer.scaled:
             query *= tf.cast(layer.head_size**-0.5, query.dtype)
-        if memory is not None:
-            if name not in self.memory:
+        return shaped(lean(layer.output_dense)(self.attend(layer, query, parts)), x, layer.output_size)
+
+    def of_source(self, layer: Any, name: str, memory: Any) -> Pair:
+        """Keys and values of the source, made while it is read."""
+        if name not in self.memory:
+            with asking(nothing):  # no step reads these kernels
                 self.memory[name] = self.heads(layer, layer.key, memory), self.heads(layer, layer.value, memory)
-            return self.attend(layer, query, [Part(*self.memory[name], bias, shared=True)])
-        new = layer.placed(new[0], self.positions), new[1]
-        place = f"{self.block_index}/{name}"
+        return self.memory[name]
+
+    def own_parts(self, layer: Any, name: str, bias: Any, new: Pair) -> list[Part]:
+        """What self-attention looks at, with the new positions, which are remembered."""
+        key = f"{self.block_index}/{name}"
         if not self.stepping:
             if self.remembering:
-                self.frozen[place] = new
-            length = tf.shape(x)[1]
-            return self.attend(layer, query, [Part(*new, bias, layer.vectors(distances(length, length)))])
-        self.recent[place] = tuple(write(*pair, self.slot) for pair in zip(self.recent[place], new, strict=True))
-        keys, _ = self.recent[place]
-        near = layer.vectors(distances(1, tf.shape(keys)[2], self.slot))
-        parts = [Part(*self.recent[place], bias[1], near)]
-        if place in self.frozen:
-            length = tf.shape(self.frozen[place][0])[2]
-            far = layer.vectors(distances(1, length, length + self.slot))
-            parts.insert(0, Part(*self.frozen[place], bias[0], far, shared=True))
-        return self.attend(layer, query, parts)
+                self.frozen[key] = new
+            return [Part(*new, bias, self.vectors(layer, new[0]))]
+        self.recent[key] = tuple(write(*pair, self.place) for pair in zip(self.recent[key], new, strict=True))
+        parts = [Part(*self.recent[key], bias[1], self.vectors(layer, self.recent[key][0]))]
+        if key in self.frozen:
+            far = self.vectors(layer, self.frozen[key][0], frozen=True)
+            parts.insert(0, Part(*self.frozen[key], bias[0], far, shared=True))
+        return parts
+
+    def vectors(self, layer: Any, keys: Any, frozen: bool = False) -> Any:
+        """What keys and values have more for the queries of this pass, in layers where they do."""
+        if not isinstance(layer, RelativeAttention):
+            return None
+        length = tf.shape(keys)[2]
+        if not self.stepping:
+            return layer.vectors(distances(length, length))
+        return layer.vectors(distances(1, length, length + self.slot if frozen else self.slot))
 
     def attend(self, layer: Any, query: Any, parts: list[Part]) -> Any:
-        """One softmax over the keys of all parts; scaled queries [rows, heads, length, head_size]."""
+        """One softmax over the keys of all parts: scaled queries [rows, heads, length, head_size] -> matrix of rows."""
         batched = few_rows_product if self.stepping else many_rows_product
         scores = []
         for part in parts:
@@ -150,43 +163,38 @@ class CachedBlocks:
             if part.vectors is not None:
                 part_scores += tf.einsum("rhqd,qkd->rhqk", query, part.vectors)
             scores.append(part_scores if part.bias is None else part_scores + self.spread(part))
-        shares = softmax(scores[0] if len(scores) == 1 else tf.concat(scores, axis=-1), query.dtype)
-        context, begin = None, 0
-        for part in parts:
-            end = begin + tf.shape(part.keys)[2]
-            own = shares if len(parts) == 1 else shares[..., begin:end]
+        if len(parts) == 1:
+            shares = [softmax(scores[0], query.dtype)]
+        else:
+            lengths = [tf.shape(part.keys)[2] for part in parts]
+            shares = tf.split(softmax(tf.concat(scores, axis=-1), query.dtype), lengths, axis=-1)
+        context = None
+        for part, own in zip(parts, shares, strict=True):
             seen = self.apart(batched(self.together(own, part), part.values), part)
             if part.vectors is not None:
                 seen += tf.einsum("rhqk,qkd->rhqd", own, part.vectors)
-            context, begin = seen if context is None else context + seen, end
-        length, size = query.shape[2], layer.num_heads * layer.head_size
-        if length != 1:
+            context = seen if context is None else context + seen
+        if query.shape[2] != 1:
             context = tf.transpose(context, (0, 2, 1, 3))
-        rows = tf.shape(context)[0] if length is None else -1
-        return lean(layer.output_dense)(tf.reshape(context, (rows, length or tf.shape(context)[1], size)))
+        return tf.reshape(context, (-1, layer.num_heads * layer.head_size))
 
     def heads(self, layer: Any, dense: Any, x: Any) -> Any:
         """[rows, length, size] -> [rows, heads, length, head_size]"""
-        x = lean(dense)(x)
-        return self.one_token(layer, x) if x.shape[1] == 1 else layer.heads(x)
+        rows = lean(dense)(as_matrix(x))
+        if x.shape[1] == 1:
+            return self.one_token(layer, rows)
+        return tf.transpose(shaped(rows, x, layer.num_heads, layer.head_size), (0, 2, 1, 3))
 
     def one_token(self, layer: Any, x: Any) -> Any:
         return tf.reshape(x, (-1, layer.num_heads, 1, layer.head_size))
 
     def queries_keys_values(self, layer: Any, x: Any) -> list[Any]:
         """Of self-attention, each [rows, heads, length, head_size]."""
-        if self.stepping and layer.name in self.joined:
-            return [self.one_token(layer, part) for part in tf.split(product(x, *self.joined[layer.name]), 3, axis=-1)]
-        return [self.heads(layer, dense, x) for dense in (layer.query, layer.key, layer.value)]
-
-    def join(self) -> dict[str, list[Any]]:
-        """layer -> kernel and bias of its query, key and value side by side, for self-attention that gains by that."""
-        attentions = dict.fromkeys(self.layers[self.prefix + place.partition("/")[2]] for place in self.frozen)
-        return {
-            layer.name: side_by_side(denses, layer.compute_dtype)
-            for layer in attentions
-            if all(map(is_small, denses := (layer.query, layer.key, layer.value)))
-        }
+        denses = layer.query, layer.key, layer.value
+        joined = copy_of(*denses)
+        if joined is None:
+            return [self.heads(layer, dense, x) for dense in denses]
+        return [self.one_token(layer, rows) for rows in tf.split(joined.product(as_matrix(x)), 3, axis=-1)]
 
     # Rows of one prompt side by side as queries of one row, and back.
 
@@ -248,22 +256,47 @@ class TokenTable:
     def __call__(self, x: Any, reverse: bool = False) -> Any:
         if not reverse:
             return self.layer(x)
+        rows, copy = as_matrix(x), copy_of(self.layer)
+        if copy is not None:
+            return shaped(copy.product(rows), x, self.layer.input_dim)
         table = weight(self.layer.embeddings, x.dtype)
-        flat = tf.reshape(x, (-1, table.shape[1]))
         if x.dtype == tf.float32:
             # With few rows this order takes three quarters of the time; in half precision it is the other way round.
-            return unflatten(tf.transpose(tf.matmul(table, flat, transpose_b=True)), x)
-        return unflatten(tf.matmul(flat, table, transpose_b=True), x)
+            return shaped(tf.transpose(tf.matmul(table, rows, transpose_b=True)), x, self.layer.input_dim)
+        return shaped(product(rows, table, turned=True), x, self.layer.input_dim)
 
 
-def write(buffer: Any, new: Any, slot: Any) -> Any:
-    """The buffer [rows, heads, slots, size] with one slot replaced; in place, where nothing else holds the buffer."""
+class Place(NamedTuple):
+    """One slot of buffers [rows, heads, slots, size], each seen as a matrix: so a write takes half the time."""
+
+    matrix: Any
+    begin: Any
+    end: Any
+    buffer: Any
+
+    @classmethod
+    def of(cls, slot: Any, slots: Any, config: TransformerConfig) -> Place:
+        size = config.head_size
+        begin = tf.stack([0, slot * size])
+        return cls(
+            tf.stack([-1, slots * size]), begin, begin + size, tf.stack([-1, config.num_attention_heads, slots, size])
+        )
+
+
+def write(buffer: Any, new: Any, place: Place) -> Any:
+    """The buffer with one slot replaced by `new`; in place, where nothing else holds the buffer."""
     if buffer.shape[2] == 1:
         return new
-    begin = tf.stack([0, 0, slot])
-    return tf.raw_ops.TensorStridedSliceUpdate(
-        input=buffer, begin=begin, end=begin + 1, strides=[1, 1, 1], value=new, begin_mask=0b011, end_mask=0b011
+    matrix = tf.raw_ops.TensorStridedSliceUpdate(
+        input=tf.reshape(buffer, place.matrix),
+        begin=place.begin,
+        end=place.end,
+        strides=[1, 1],
+        value=tf.reshape(new, (-1, buffer.shape[3])),
+        begin_mask=1,
+        end_mask=1,
     )
+    return tf.reshape(matrix, place.buffer)
 
 
 def distances(queries: Any, keys: Any, first: Any = 0) -> Any:

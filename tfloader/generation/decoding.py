@@ -16,16 +16,18 @@ import tensorflow as tf
 from tfloader.errors import ConfigError
 from tfloader.generation import draws, processors
 from tfloader.generation.beam import BeamSearch
-from tfloader.generation.cache import REMEMBERED, cached, per_key, visible
+from tfloader.generation.cache import REMEMBERED, Place, cached, per_key, visible
 from tfloader.generation.contrastive import ContrastiveSearch
-from tfloader.generation.lean import held
+from tfloader.generation.lean import held, sequences
 from tfloader.generation.options import GenerationOptions
+from tfloader.generation.products import KernelCopies, asking
 from tfloader.generation.sampling import OneToken
 from tfloader.generation.window import Window, window_for
 from tfloader.models.t5 import T5
 from tfloader.models.transformer import Transformer
 
 SLOTS = 64
+SPARE_MEMORY = 2**30
 
 
 class Generated(NamedTuple):
@@ -49,13 +51,15 @@ class Decoder:
 
     Args:
         transformer: a built GPT-2, GPT2_ML, T5, or BERT with application "lm" or "unilm".
+        spare_memory: see `TextGenerator`.
 
     Attributes:
         traces: how often a function was traced since the decoder was made.
     """
 
-    def __init__(self, transformer: Transformer) -> None:
+    def __init__(self, transformer: Transformer, spare_memory: int = SPARE_MEMORY) -> None:
         self.transformer = transformer
+        self.spare_memory = spare_memory
         self.model = cached(transformer)
         self.config = transformer.config
         self.is_t5 = isinstance(transformer, T5)
@@ -94,7 +98,9 @@ class Decoder:
         state |= buffers
         state["stop_at"] = tf.constant(options.max_new_tokens)
         numbers = {name: tf.convert_to_tensor(value) for name, value in processors.numbers(options).items()}
-        loop = self._loop(selector, options)
+        one_row = self.dtype == "bfloat16" and len(tokens) * selector.copies == 1
+        self._copies[one_row].refresh()
+        loop = self._loop(selector, options, one_row)
         while True:
             # The token that fresh logits give is no step, but needs a place too.
             room = window.steps_left(text_length(state)) - int(state["fresh"])
@@ -140,6 +146,14 @@ class Decoder:
             self._prefill: Callable | None = None
             self._score: Callable | None = None
             self._loops: dict[Any, Callable] = {}
+            # By whether steps are known to have one row.
+            self._copies = {
+                turned: KernelCopies(variables, self.dtype, self.spare_memory, turned) for turned in (False, True)
+            }
+
+    def _note(self, *layers: Any) -> None:
+        for copies in self._copies.values():
+            copies.note(*layers)
 
     def _read(self, tokens: np.ndarray, real: np.ndarray) -> tuple[Any, Any, dict[str, Any], Any]:
         """(logits of the next token, last hidden states, what all steps read, position of the next token)."""
@@ -158,11 +172,11 @@ class Decoder:
 
     def _prefill_prompt(self, tokens: Any, real: Any) -> tuple[Any, Any, dict[str, Any], Any]:
         self.traces += 1
-        x, position = self._read_prompt(tokens, real)
-        logits = tf.cast(self.model.head(x)[:, -1], tf.float32)
+        with asking(self._note):
+            x, position = self._read_prompt(tokens, real)
+            logits = tf.cast(self.model.head(x)[:, -1], tf.float32)
         fixed = {
             "frozen": self.model.frozen,
-            "joined": self.model.join(),
             "frozen_bias": visible(per_key(real), self.dtype),
             "padding": tf.reduce_sum(tf.cast(~real, tf.int32), axis=1),
             "memory": {},
@@ -180,22 +194,24 @@ class Decoder:
         model.bias = visible(allowed, self.dtype)
         position = tf.maximum(tf.cumsum(tf.cast(real, tf.int32), axis=1) - 1, 0)
         x = model.embed(self._inputs(tokens, position, segment=0))
-        for index in range(self.config.num_hidden_layers):
-            x = model.block(x, index)
+        with sequences(tokens):
+            for index in range(self.config.num_hidden_layers):
+                x = model.block(x, index)
         return x, position
 
     def _prefill_t5(self, tokens: Any, real: Any) -> tuple[Any, Any, dict[str, Any], Any]:
         self.traces += 1
         model = self._reading()
-        model.remembering = False
-        context, memory_bias = model.encode(tokens, tf.cast(real, tf.int32))
-        model.remembering = True
         rows = tf.shape(tokens)[0]
         start = tf.fill([rows, 1], self._start_id())
-        logits = tf.cast(model.decode(start, context, memory_bias)[:, -1], tf.float32)
+        with sequences(tokens):
+            model.remembering = False
+            context, memory_bias = model.encode(tokens, tf.cast(real, tf.int32))
+            model.remembering = True
+            with asking(self._note):
+                logits = tf.cast(model.decode(start, context, memory_bias)[:, -1], tf.float32)
         fixed = {
             "frozen": model.frozen,
-            "joined": model.join(),
             "frozen_bias": tf.zeros([rows, 1, 1, 1], self.dtype),
             "padding": tf.zeros([rows], tf.int32),
             "memory": model.memory,
@@ -203,16 +219,16 @@ class Decoder:
         }
         return logits, model.hidden, fixed, tf.ones([rows], tf.int32)
 
-    def _step(self, state: dict[str, Any], fixed: dict[str, Any], copies: int) -> dict[str, Any]:
+    def _step(self, state: dict[str, Any], fixed: dict[str, Any], copies: int, one_row: bool = False) -> dict[str, Any]:
         """Reads the last token of each row; returns the entries of the state that change by that."""
         model = self.model
-        model.stepping, model.copies, model.slot = True, copies, state["slot"]
+        model.stepping, model.copies = True, copies
+        model.slot, model.place = state["slot"], Place.of(state["slot"], slots_of(state["recent"]), self.config)
         model.frozen, model.recent, model.memory = fixed["frozen"], dict(state["recent"]), fixed["memory"]
-        model.joined = fixed["joined"]
         place = tf.range(slots_of(state["recent"]))
         seen = (place >= fixed["padding"][:, None]) & (place <= state["slot"])
         model.bias = (fixed["frozen_bias"], visible(per_key(seen), self.dtype))
-        last = state["last"][:, None]
+        last = tf.reshape(state["last"], (1 if one_row else -1, 1))
         if self.is_t5:
             logits = model.decode(last, REMEMBERED, fixed["memory_bias"])
         else:
@@ -223,8 +239,8 @@ class Decoder:
         found = {"logits": tf.cast(logits[:, 0], tf.float32), "recent": model.recent, "hidden": model.hidden[:, 0]}
         return {name: value for name, value in found.items() if name in state}
 
-    def _loop(self, selector: Any, options: GenerationOptions) -> Callable:
-        key = (selector.copies, processors.signature(options))
+    def _loop(self, selector: Any, options: GenerationOptions, one_row: bool) -> Callable:
+        key = (one_row, selector.copies, processors.signature(options))
         if key not in self._loops:
             process = processors.build(options, self.config.vocab_size)
 
@@ -238,7 +254,7 @@ class Decoder:
                     return (slots_left(state) > 0) & (done_steps < budget) & ~selector.is_finished(state)
 
                 def body(state: Any, done_steps: Any) -> Any:
-                    state |= self._step(state, fixed, selector.copies)
+                    state |= self._step(state, fixed, selector.copies, one_row)
                     state["slot"] += 1
                     state["position"] += 1
                     state, parents = choose(state)
@@ -251,7 +267,7 @@ class Decoder:
                 rest = {name: value for name, value in state.items() if name != "recent"}
                 state = state | tf.cond(state["fresh"], lambda: choose(rest)[0], lambda: rest)
                 state["fresh"] = tf.constant(False)
-                with held(self.transformer.model.variables, self.dtype):
+                with held(self.transformer.model.variables, self.dtype), asking(self._copies[one_row].of):
                     return tf.while_loop(more, body, (state, tf.constant(0)), parallel_iterations=1)[0]
 
             self._loops[key] = self._open_shapes(loop)
@@ -352,14 +368,11 @@ def text_length(state: dict[str, Any]) -> np.ndarray:
 
 
 def signature_of(arguments: Any) -> Any:
-    """Specs that fix only what the model fixes: weights, and heads and head size of keys and values."""
+    """Specs that fix only what the model fixes: heads and head size of keys and values."""
     if isinstance(arguments, tuple | list):
         return type(arguments)(signature_of(item) for item in arguments)
     if isinstance(arguments, dict):
-        return {
-            name: tf.nest.map_structure(tf.type_spec_from_value, item) if name == "joined" else signature_of(item)
-            for name, item in arguments.items()
-        }
+        return {name: signature_of(item) for name, item in arguments.items()}
     return _open(arguments)
 
 

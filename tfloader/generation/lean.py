@@ -17,23 +17,29 @@ import keras
 import tensorflow as tf
 
 from tfloader import layers as tfl
+from tfloader.generation.products import copy_of, product
 from tfloader.layers.activations import activation
+from tfloader.layers.products import as_matrix
 
 # From this size on oneDNN's batched product is faster than Eigen's in half precision; below, its start costs more.
 SMALL = 2**18
-# Bytes up to which three kernels side by side make a step faster (by 4 to 9%), at the price of a copy.
-SMALL_KERNEL = 2**22
 
 
 def lean(layer: Any) -> Callable[..., Any]:
-    """What computes `layer(x)` in inference for x [rows, length, size] of the layer's compute dtype."""
+    """What computes `layer(x)` in inference for x [rows, length, size] or [rows, size] of the layer's compute dtype."""
     form, condition = FORMS.get(type(layer), (None, None))
     return functools.partial(form, layer) if form and condition(layer) else layer
 
 
 def dense(layer: keras.layers.Dense, x: Any) -> Any:
-    bias = [weight(layer.bias, x.dtype)] if layer.use_bias else []
-    return layer.activation(product(x, weight(layer.kernel, x.dtype), *bias))
+    rows, copy = as_matrix(x), copy_of(layer)
+    if copy is None:
+        bias = [weight(layer.bias, x.dtype)] if layer.use_bias else []
+        found = product(rows, weight(layer.kernel, x.dtype), *bias)
+    else:
+        found = copy.product(rows)
+    # With nothing in between, TensorFlow joins product, bias and activation to one operation.
+    return shaped(layer.activation(found), x, layer.units)
 
 
 def layer_norm(layer: keras.layers.LayerNormalization, x: Any) -> Any:
@@ -51,9 +57,9 @@ def rms_norm(layer: tfl.RMSNormalization, x: Any) -> Any:
 
 
 def feed_forward(layer: tfl.FeedForward, x: Any) -> Any:
-    act = activation(layer.activation)
-    inner = act(lean(layer.gate)(x)) * lean(layer.up)(x) if layer.gated else act(lean(layer.intermediate)(x))
-    return lean(layer.output_dense)(inner)
+    act, rows = activation(layer.activation), as_matrix(x)
+    inner = act(lean(layer.gate)(rows)) * lean(layer.up)(rows) if layer.gated else act(lean(layer.intermediate)(rows))
+    return shaped(lean(layer.output_dense)(inner), x, layer.output_dense.units)
 
 
 def is_plain_dense(layer: keras.layers.Dense) -> bool:
@@ -105,32 +111,28 @@ def widened(x: Any) -> Any:
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
-def product(x: Any, kernel: Any, bias: Any = None) -> Any:
-    """x [rows, length, size] times a kernel [size, units]."""
-    flat = tf.matmul(tf.reshape(x, (-1, kernel.shape[0])), kernel)
-    return unflatten(flat if bias is None else tf.nn.bias_add(flat, bias), x)
+_shape: ContextVar[Callable[..., Any] | None] = ContextVar("shape", default=None)
 
 
-def is_small(layer: Any) -> bool:
-    """Whether products with this layer's kernel are over before all processors have woken up to share the work."""
-    if type(layer) is not keras.layers.Dense or not is_plain_dense(layer):
-        return False
-    inputs, units = layer.kernel.shape
-    return inputs * units * tf.as_dtype(layer.compute_dtype).size < SMALL_KERNEL
+@contextmanager
+def sequences(tokens: Any) -> Iterator[None]:
+    """Within it, all tensors of unknown length are as long as `tokens` [rows, length], which is measured just once."""
+    rows, length = tf.unstack(tf.shape(tokens))
+    token = _shape.set(functools.cache(lambda *sizes: tf.stack([rows, length, *sizes])))
+    try:
+        yield
+    finally:
+        _shape.reset(token)
 
 
-def side_by_side(layers: Iterable[keras.layers.Dense], dtype: Any) -> list[Any]:
-    """Kernel, and bias if they have one, of a dense layer that gives what these give of the same input."""
-    kernels = [weight(layer.kernel, dtype) for layer in layers]
-    biases = [weight(layer.bias, dtype) for layer in layers if layer.use_bias]
-    return [tf.concat(parts, axis=-1) for parts in (kernels, biases) if parts]
-
-
-def unflatten(flat: Any, like: Any) -> Any:
-    """[rows * length, size] -> [rows, length, size], as `like` has rows and length."""
+def shaped(x: Any, like: Any, *sizes: int) -> Any:
+    """x as [rows, length, *sizes], where `like` is [rows, length, ...]; as it is, where `like` is a matrix."""
+    if len(like.shape) == 2:
+        return x
     if like.shape[1] is not None:
-        return tf.reshape(flat, (-1, like.shape[1], flat.shape[1]))
-    return tf.reshape(flat, (tf.shape(like)[0], tf.shape(like)[1], flat.shape[1]))
+        return tf.reshape(x, (-1, like.shape[1], *sizes))
+    shape = _shape.get() or (lambda *sizes: (*tf.unstack(tf.shape(like)[:2]), *sizes))
+    return tf.reshape(x, shape(*sizes))
 
 
 def many_rows_product(a: Any, b: Any, turned: bool = False) -> Any:

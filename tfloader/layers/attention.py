@@ -172,10 +172,6 @@ class MultiHeadAttention(keras.layers.Layer):
             query = query * ops.cast(1 / math.sqrt(self.head_size), query.dtype)
         return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
 
-    def vectors(self, distances):
-        """What keys and values have more at these distances (key minus query position); None: nothing."""
-        return None
-
     def context(self, probabilities, value):
         """The sum of the values, weighted: [batch, heads, queries, head_size]."""
         return ops.matmul(probabilities, value)

@@ -7,7 +7,7 @@ from keras import ops
 
 def as_matrix(x):
     """[..., size] -> [rows, size]."""
-    return ops.reshape(x, (-1, x.shape[-1]))
+    return x if len(x.shape) == 2 else ops.reshape(x, (-1, x.shape[-1]))
 
 
 def project(dense, x):

@@ -1,0 +1,166 @@
+"""The weight products of a decoding step, with second copies of kernels that lie as these are fastest.
+
+TensorFlow multiplies one row in bfloat16 by a kernel that lies as [units, size] in 0.5 to 0.9 of the time that it takes
+for [size, units]; and small products of the same rows are faster as one. A copy costs memory, and is worthless once
+the weights are trained on: `KernelCopies` keeps it from call to call and makes it anew when its weights have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfloader.layers.embeddings import TokenEmbedding
+
+# Bytes of a kernel up to which a product's start, the waking of threads, is a large part of its time.
+SMALL_KERNEL = 2**22
+
+
+class KernelCopies:
+    """The copies that a decoder's steps read.
+
+    What layers they are of is noted while prompts are read; they are made before the first step.
+
+    Args:
+        variables: all weights of the model.
+        dtype: what is computed in.
+        spare_memory: bytes; a model whose weights take more than this in `dtype` gets no copies.
+        turned: whether kernels lie as [units, size], which is for one row.
+    """
+
+    def __init__(self, variables: Sequence[Any], dtype: str, spare_memory: int, turned: bool = False) -> None:
+        self.dtype = tf.as_dtype(dtype)
+        self.turned = turned
+        size = sum(int(np.prod(variable.shape)) for variable in variables) * self.dtype.size
+        # Elsewhere than on CPUs nothing was measured.
+        self.wanted = size <= spare_memory and not tf.config.list_logical_devices("GPU")
+        self._noted: dict[tuple[int, ...], Sequence[Any]] = {}
+        self.made: dict[tuple[int, ...], KernelCopy] = {}
+
+    def note(self, *layers: Any) -> None:
+        """Layers that read the same rows in every step."""
+        if self.wanted and self._gains(layers):
+            self._noted[ids(layers)] = layers
+
+    def of(self, *layers: Any) -> KernelCopy | None:
+        return self.made.get(ids(layers))
+
+    def refresh(self) -> None:
+        """Makes those copies that are missing, or whose weights have changed."""
+        for copy in self.made.values():
+            copy.refresh()
+        together = {one for group in self._noted if len(group) > 1 for one in group}
+        for group, layers in self._noted.items():
+            if group not in self.made and (len(group) > 1 or group[0] not in together):
+                self.made[group] = KernelCopy(layers, self.dtype, self.turned)
+
+    def _gains(self, layers: Sequence[Any]) -> bool:
+        if not all(type(layer) in KERNELS and is_stored(layer) for layer in layers):
+            return False
+        sizes = [int(np.prod(kernel_of(layer).shape)) * self.dtype.size for layer in layers]
+        return self.turned or (len(layers) > 1 and max(sizes) < SMALL_KERNEL)
+
+
+def ids(layers: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(map(id, layers))
+
+
+class KernelCopy:
+    """One product in place of those of several layers, or of one whose kernel lies the other way round."""
+
+    def __init__(self, layers: Sequence[Any], dtype: tf.DType, turned: bool) -> None:
+        self.layers = layers
+        self.dtype = dtype
+        self.turned = turned
+        self._read = self._values()
+        self.variables = [tf.Variable(part, trainable=False) for part in self._parts()]
+
+    def product(self, rows: Any) -> Any:
+        """[n, size] -> what the layers give before activation, side by side, [n, their units]."""
+        return product(rows, *self.variables, turned=self.turned)
+
+    def refresh(self) -> None:
+        values = self._values()
+        if any(map(is_other, tf.nest.flatten(values), tf.nest.flatten(self._read))):
+            self._read = values
+            for variable, part in zip(self.variables, self._parts(), strict=True):
+                variable.assign(part)
+
+    def _values(self) -> list[list[Any]]:
+        biases = [layer.bias for layer in self.layers if getattr(layer, "use_bias", False)]
+        return [list(map(tf.convert_to_tensor, part)) for part in (map(kernel_of, self.layers), biases)]
+
+    def _parts(self) -> list[Any]:
+        """Kernel, and bias if there is one."""
+        kernels, biases = ([tf.cast(value, self.dtype) for value in part] for part in self._read)
+        if not self.turned:
+            return [tf.concat(part, axis=-1) for part in (kernels, biases) if part]
+        kernel = tf.concat(
+            [part if is_table(layer) else tf.transpose(part) for layer, part in zip(self.layers, kernels, strict=True)],
+            axis=0,
+        )
+        # A product with a bias is another one in TensorFlow: for one row it takes two thirds of the time.
+        return [kernel, tf.concat(biases, axis=0) if biases else tf.zeros(kernel.shape[0], self.dtype)]
+
+
+def product(rows: Any, kernel: Any, bias: Any = None, turned: bool = False) -> Any:
+    """[n, size] times [size, units], or turned [units, size]."""
+    found = tf.matmul(rows, kernel, transpose_b=turned)
+    return found if bias is None else tf.nn.bias_add(found, bias)
+
+
+# What kernels there are copies of: those of these classes, not of classes derived from them.
+KERNELS = {keras.layers.Dense: "kernel", TokenEmbedding: "embeddings"}
+
+
+def kernel_of(layer: Any) -> Any:
+    return getattr(layer, KERNELS[type(layer)])
+
+
+def is_table(layer: Any) -> bool:
+    """Whether its kernel lies as [units, size]."""
+    return type(layer) is TokenEmbedding
+
+
+def is_stored(layer: Any) -> bool:
+    """Not so a quantised kernel, which is no number to multiply by, nor one with LoRA, which is made at each use."""
+    return layer.quantization_mode is None and isinstance(kernel_of(layer), keras.Variable)
+
+
+def is_other(a: Any, b: Any) -> bool:
+    """Whether two tensors lie in different places. A tensor that is held never changes: what updates its variable
+    must write elsewhere.
+    """
+    return address(a) != address(b)
+
+
+def address(value: Any) -> int:
+    return np.frombuffer(memoryview(tf.bitcast(value, tf.uint8)), "uint8").ctypes.data
+
+
+def nothing(*layers: Any) -> None:
+    """No copy."""
+
+
+_ask: ContextVar[Callable[..., KernelCopy | None]] = ContextVar("ask", default=nothing)
+
+
+@contextmanager
+def asking(whom: Callable[..., KernelCopy | None]) -> Iterator[None]:
+    """Within it, `copy_of` asks `KernelCopies.note`, `KernelCopies.of` or `nothing`."""
+    token = _ask.set(whom)
+    try:
+        yield
+    finally:
+        _ask.reset(token)
+
+
+def copy_of(*layers: Any) -> KernelCopy | None:
+    """One product in place of these layers', which read the same rows; None: each is to be called."""
+    return _ask.get()(*layers)
