@@ -10,7 +10,6 @@ found them.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -77,13 +76,9 @@ def report_perplexity(model: Any, learned: Sequence[Any], held_out: Sequence[Any
 # ---- what it writes
 
 
-def lines_of(poem: str) -> list[str]:
-    return [line for line in re.split("[，。？！；、]", poem) if line]
-
-
 def form_of(poem: str) -> str:
     """Its form by the lengths of its lines; nothing where there is no line."""
-    return training.form_of("诗", poem) if lines_of(poem) else ""
+    return training.form_of("诗", poem) if training.lines_of(poem) else ""
 
 
 def written(generator: tfloader.TextGenerator, prompts: Sequence[str], **options: Any) -> list[str]:
@@ -134,10 +129,9 @@ def report_writing(
     rows.append(["four characters, lines all of 5 or all of 7", *bare])
     yield table(["asked for: right line lengths", *WAYS], rows)
 
-    seen = {line for *_, poem in learned for line in lines_of(poem)}
+    seen = {line for *_, poem in learned for line in training.lines_of(poem)}
     texts = {way: [poem for part in parts.values() for poem in part] for way, parts in poems.items()}
-    texts["held-out poems"] = [poem for *_, poem in held_out]
-    copied = {who: [line in seen for poem in part for line in lines_of(poem)] for who, part in texts.items()}
+    copied = {who: [line in seen for poem in part for line in training.lines_of(poem)] for who, part in texts.items()}
     rows = [[who, share(found)] for who, found in copied.items()]
     yield table(["lines that a training poem has, too", "share"], rows)
 

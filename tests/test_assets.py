@@ -47,11 +47,11 @@ def test_the_model_in_the_box_writes_a_poem_of_the_form_that_is_asked_for():
     tokenizer = tfloader.load_tokenizer(assets.path())
     defaults = tfloader.load_generation_config(Path(assets.path()) / "generation_config.json")
     generator = tfloader.TextGenerator(model, tokenizer, defaults)
-    assert model.count_params() == 4_864_768
+    assert model.count_params() == 4_864_000
     prompts = [f"七言绝句《{title}》李白：" for title in ("春夜", "山居", "送别", "秋雨", "江上", "归家", "月", "渔父")]
     poems = generator.generate(prompts, seed=1)
     right = [example("pretrain_language_model").form_of("诗", poem) == "七言绝句" for poem in poems]
-    assert sum(right) >= 6, poems
+    assert sum(right) >= 7, poems
     assert len(set(poems)) == len(poems)
     loss = -generator.score("春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。") / 23
-    assert loss < np.log(250), "far better than chance, which is log(6277)"
+    assert loss < np.log(150), "far better than chance, which is log(6274)"

@@ -106,7 +106,7 @@ def test_a_prompt_alone_is_continued_by_the_model_in_the_box_with_its_own_habits
     assert main(["generate", "春江潮水", "--seed", "5"]) == 0
     printed = capsys.readouterr().out
     # 320 new tokens do not fit behind the prompt: as many as do.
-    habits = {"do_sample": True, "top_p": 0.85, "top_k": 50, "max_new_tokens": 60, "suppress_tokens": [0, 1, 2, 4]}
+    habits = {"do_sample": True, "top_p": 0.85, "max_new_tokens": 60, "suppress_tokens": [0, 1, 2, 4]}
     assert printed == "春江潮水" + plain[1].generate("春江潮水", seed=5, **habits) + "\n"
     assert main(["generate", "春江潮水", "--seed", "6"]) == 0
     assert capsys.readouterr().out != printed
