@@ -75,6 +75,7 @@ def test_equals_googles_rules_for_every_character(tokenizers):
 @MORE
 @given(TEXT, st.booleans())
 @example("\u302e\u094d", True)
+@example("\u302e\u094d0", True)
 def test_each_token_stands_for_its_characters(tokenizers, text, lower):
     tokenizer = tokenizers[lower, None]
     tokens = tokenizer.tokenize(text)

@@ -195,18 +195,21 @@ class BaseTokenizer:
         inner, before = self._without_ends(list(tokens))
         begin = find_sublist(own, inner, self.is_special)
         places: list[list[int]] = [[] for _ in tokens]
-        certain = begin is not None
+        certain = begin is not None and not self._leads_offsets_astray(text)
         for i, token in enumerate(inner if certain else ()):
             if not self.is_special(token):
                 span = range(*offsets[begin + i])
                 places[before + i] = [place for place in span if self._keeps(text[place])]
-                # Accents that Unicode's normal form reorders can lead the native offsets astray.
                 certain = certain and (not span or bool(places[before + i]))
         if certain:
             return places
         ordinary = [token for token in tokens if not self.is_special(token)]
         found = iter(self._search(text, ordinary, own, offsets))
         return [[] if self.is_special(token) else next(found) for token in tokens]
+
+    def _leads_offsets_astray(self, text: str) -> bool:
+        """Whether the native offsets of this text are not to be relied on."""
+        return False
 
     def _without_ends(self, tokens: list[str]) -> tuple[list[str], int]:
         """The tokens between the start and end tokens and padding, and how many stood before them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tfloader.errors import TokenizerError
@@ -184,6 +185,12 @@ class Tokenizer(BaseTokenizer):
             folded = self._rust.normalizer.normalize_str(character).replace("ς", "σ")
             self._folded[character] = folded
         return folded
+
+    def _leads_offsets_astray(self, text: str) -> bool:
+        """Where Unicode's normal form puts marks in another order."""
+        if text.isascii():
+            return False
+        return unicodedata.normalize("NFD", text) != "".join(unicodedata.normalize("NFD", part) for part in text)
 
     def _search(self, text: str, tokens: list[str], own: list[str], offsets: Offsets) -> list[list[int]]:
         return self._align(text, tokens)
