@@ -29,7 +29,7 @@ class TextGenerator:
         defaults: options for calls that do not say otherwise, or the path of a generation_config.json or its folder.
             A call that names a strategy (do_sample, num_beams, num_beam_groups, penalty_alpha) takes none from them.
         spare_memory: bytes. A model whose weights take no more than this is given second copies of its kernels, with
-            which steps in bfloat16 take a fifth less time, on CPUs; 0: never.
+            which a step of one row in bfloat16 takes a sixth less time on CPUs; 0: never.
 
     All options are those of `GenerationOptions`. Where eos_token_id is not given it is the model's own: the config's,
     for BERT and its kin the tokenizer's [SEP]; pass eos_token_id=None for none.
