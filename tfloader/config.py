@@ -8,7 +8,6 @@ translated, checked against the values that we implement, or listed as harmless;
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from reprlib import Repr
 from typing import Any
 
 from tfloader.errors import ConfigError, listing
+from tfloader.suggestions import did_you_mean
 
 REQUIRED = object()
 
@@ -422,6 +422,4 @@ def _same(found: Any, allowed: Any) -> bool:
 
 
 def _unknown(name: str, value: Any, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {shown(name)} (= {shown(value)}){hint}"
+    return f"unknown key {shown(name)} (= {shown(value)}){did_you_mean(name, known)}"

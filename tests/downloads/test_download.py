@@ -354,7 +354,7 @@ def test_a_token_does_not_go_to_the_hosts_of_a_named_release(site, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "words"),
     {
-        "gpt2-124m": ["similar: gpt2-124M", "hf:owner/name"],
+        "gpt2-124m": ["did you mean 'gpt2-124M'", "hf:owner/name"],
         "": ["not the name of a release"],
         "owner/name": ["hf:owner/name"],
         "https://example.org/": ["does not end in the name of a file"],

@@ -75,7 +75,7 @@ def test_any_option_of_generation_is_passed_on_and_several_sequences_come_one_a_
         ([BOX], "There is no prompt"),
         ([], "There is no prompt"),
         (["hello"], "There is no prompt"),
-        ([BOX, "春", "--option", "num_beam=2"], "did you mean num_beams"),
+        ([BOX, "春", "--option", "num_beam=2"], "did you mean 'num_beams'"),
         ([BOX, "春", "--temperature", "0", "--sample"], "temperature must be above 0"),
         ([BOX, "春", "--top-p", "1.5", "--sample"], "top_p must be above 0 and at most 1"),
         ([BOX, "春江" * 20, "--max-new-tokens", "60"], "exceeds the model's 64 positions"),

@@ -71,7 +71,7 @@ def test_lists_arrays_and_single_values_are_kept_as_plain_tuples():
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name, hint):
-    with pytest.raises(ConfigError, match=f"'{name}'; did you mean {hint}"):
+    with pytest.raises(ConfigError, match=f"'{name}'; did you mean '?{hint}"):
         GenerationOptions.of(**{name: 1})
 
 

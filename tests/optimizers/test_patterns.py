@@ -51,7 +51,7 @@ def test_all_that_is_wrong_is_said_at_once_with_near_names():
         matches(["Transfomer-1-FeedForward", "*-Norm", "Norm", "nonsense!"], LAYERS, "paramwise_lr_schedule")
     message = str(caught.value)
     assert "paramwise_lr_schedule" in message and "frozen" in message
-    assert "'Transfomer-1-FeedForward' matches no variable; near: 'Transformer-1-FeedForward'" in message
+    assert "'Transfomer-1-FeedForward' matches no variable; did you mean 'Transformer-1-FeedForward'" in message
     assert "'*-Norm' is not a regular expression" in message and "'.*-Norm'" in message
     assert "'nonsense!' matches no variable" in message and "'Norm'" not in message
 

@@ -107,7 +107,7 @@ def test_a_multiplier_of_zero_freezes_decay_included():
 
 def test_a_pattern_without_a_variable_is_refused_before_training():
     made = optimizers.extend_with_parameter_wise_lr(keras.optimizers.Adam)
-    with pytest.raises(TrainingError, match=r"'dence/' matches no variable; near: 'dense'"):
+    with pytest.raises(TrainingError, match=r"'dence/' matches no variable; did you mean 'dense'"):
         small.fit(made(0.1, paramwise_lr_schedule={"dence/": 0.1}))
 
 

@@ -138,8 +138,10 @@ def test_patterns_that_fit_nothing_are_named_with_near_names_and_nothing_is_froz
     model = classifier()
     with pytest.raises(TrainingError) as error:
         tfloader.freeze(model, ["Embedding-Token", "Embeding-Position", "Transformer-9-*"])
-    assert "'Embeding-Position'; near: 'Embedding-Position" in str(error.value)
-    assert "'Transformer-9-*'" in str(error.value) and "'Embedding-Token'" not in str(error.value).split("near")[0]
+    assert "'Embeding-Position'; did you mean 'Embedding-Position" in str(error.value)
+    assert (
+        "'Transformer-9-*'" in str(error.value) and "'Embedding-Token'" not in str(error.value).split("did you mean")[0]
+    )
     assert len(model.trainable_weights) == len(model.weights)
 
 
@@ -150,7 +152,7 @@ def test_a_layer_is_found_at_any_depth_or_the_error_names_near_ones():
     assert query is model.get_layer("Transformer-0-MultiHeadSelfAttention").query
     with pytest.raises(TrainingError, match="3 layers named 'query'"):
         layer_named(model, "query")
-    with pytest.raises(TrainingError, match=r"no layer 'Embeddings-Token'; near: 'Embedding-Token'"):
+    with pytest.raises(TrainingError, match=r"no layer 'Embeddings-Token'; did you mean 'Embedding-Token'"):
         layer_named(model, "Embeddings-Token")
 
 

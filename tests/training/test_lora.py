@@ -116,7 +116,7 @@ def test_layers_of_every_kind_can_be_adapted_and_merged():
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (["query", "qeury"], r"'qeury'; near: 'query'"),
+        (["query", "qeury"], r"'qeury'; did you mean 'query'"),
         ("Transformer-0-MultiHeadSelfAttention-Norm", "fit no layers that can have LoRA"),
         ("Embedding-Position", "fit no layers that can have LoRA"),
     ],

@@ -5,7 +5,6 @@ The containers (one module each) fill in `specs` when they open a file and imple
 
 from __future__ import annotations
 
-import difflib
 import math
 import mmap
 from collections.abc import Iterator, Mapping
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from tfloader.errors import CheckpointError, listing
+from tfloader.errors import CheckpointError
 from tfloader.files import show
+from tfloader.suggestions import did_you_mean
 
 DTYPES = {
     **{name: np.dtype(name) for name in ("bool", "float16", "float32", "float64")},
@@ -179,6 +179,5 @@ class Checkpoint(Mapping[str, TensorSpec]):
             return
         if name in self.skipped:
             raise CheckpointError(f"{self.path}: {show(name)} cannot be read: {self.skipped[name]}.")
-        near = difflib.get_close_matches(str(name)[:200], list(self._specs)[:5000], n=3)
-        hint = f" The nearest names are:\n{listing(map(show, near))}" if near else ""
-        raise CheckpointError(f"{self.path}: there is no tensor {show(str(name))} among its {len(self)} tensors.{hint}")
+        hint = did_you_mean(str(name), self._specs) or "."
+        raise CheckpointError(f"{self.path}: there is no tensor {show(str(name))} among its {len(self)} tensors{hint}")

@@ -6,7 +6,6 @@ is whole. What it holds then stands in `.download.json`.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import shutil
@@ -22,6 +21,7 @@ from tfloader.downloads.transfer import RemoteFile, fetch, locked
 from tfloader.downloads.web import Web, check_address, shown
 from tfloader.errors import DownloadError
 from tfloader.files import read_json, write_bytes, write_json
+from tfloader.suggestions import did_you_mean
 
 RECORD = ".download.json"
 
@@ -101,9 +101,8 @@ class _Request:
             return CATALOGUE[self.source].parts
         if self.source.startswith(("hf:", "gs://")):
             return (self.source,)
-        near = difflib.get_close_matches(self.source, CATALOGUE, n=3, cutoff=0.4)
         raise DownloadError(
-            f"{self.source!r} is not the name of a release{'; similar: ' + ', '.join(near) if near else ''}. `tfloader "
+            f"{self.source!r} is not the name of a release{did_you_mean(self.source, CATALOGUE) or '.'} `tfloader "
             "download` lists them all; others are written hf:owner/name, gs://bucket/folder or https://..."
         )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tfloader.generation.trie import Trie
+from tfloader.suggestions import did_you_mean
 
 FILTERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 # Options that one strategy alone uses: (its name, how to ask for it, when it is on, the options).
@@ -79,8 +79,8 @@ def conflicts(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterato
 
 def unknown_name(name: str, defaults: Mapping[str, Any]) -> str:
     """Says that there is no such option, and which may have been meant."""
-    near = [OTHER_NAMES[name]] if name in OTHER_NAMES else difflib.get_close_matches(name, defaults, n=1)
-    return f"unknown option {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+    hint = f"; did you mean {OTHER_NAMES[name]}?" if name in OTHER_NAMES else did_you_mean(name, defaults)
+    return f"unknown option {name!r}{hint}"
 
 
 def ids_of(value: Any) -> tuple[int, ...]:

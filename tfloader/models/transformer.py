@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from tfloader import layers as tfl
 from tfloader.config import APPLICATIONS, BERT4KERAS_NAMES, CONFIG_FIELDS, TransformerConfig
 from tfloader.errors import ConfigError, WeightsError, listing
+from tfloader.suggestions import did_you_mean
 
 DTYPES = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "float64")
 
@@ -356,8 +356,8 @@ def split_options(family: type[Transformer], options: Mapping[str, Any]) -> tupl
         elif field in CONFIG_FIELDS and field not in ("family", "extras"):
             overrides[field] = value
         else:
-            near = difflib.get_close_matches(name, {*known, *CONFIG_FIELDS, *BERT4KERAS_NAMES} - {name}, n=1)
-            problems.append(f"{name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            others = {*known, *CONFIG_FIELDS, *BERT4KERAS_NAMES} - {name}
+            problems.append(f"{name!r}{did_you_mean(name, sorted(others))}")
     if problems:
         raise ConfigError(f"{family.__name__} has no such option:\n{listing(problems)}")
     return overrides, builder

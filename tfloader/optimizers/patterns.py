@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfloader.errors import TrainingError, listing
+from tfloader.suggestions import did_you_mean
 
 # Scales and offsets of normalisations, and biases: what weight decay leaves alone by convention (Devlin et al., 2018).
 NORMS_AND_BIASES = (r"(^|/)(gamma|beta|scale|bias)$",)
@@ -51,7 +51,7 @@ def matches(patterns: Iterable[str], variables: Sequence[Any], argument: str) ->
             problems.append(f"{pattern!r} is not a regular expression ({error}{hint})")
             continue
         if not any(hits) and pattern not in NORMS_AND_BIASES:
-            problems.append(f"{pattern!r} matches no variable{_near(pattern, paths)}")
+            problems.append(f"{pattern!r} matches no variable{did_you_mean(pattern.strip('^$/'), _parts(paths))}")
         for own, hit in zip(found, hits, strict=True):
             own.extend([pattern] * hit)
     if problems:
@@ -62,7 +62,5 @@ def matches(patterns: Iterable[str], variables: Sequence[Any], argument: str) ->
     return found
 
 
-def _near(pattern: str, paths: Sequence[str]) -> str:
-    names = dict.fromkeys(part for item in paths for part in (*item.split("/"), item))
-    near = difflib.get_close_matches(pattern.strip("^$/"), names, n=3, cutoff=0.5)
-    return f"; near: {', '.join(map(repr, near))}" if near else ""
+def _parts(paths: Sequence[str]) -> Iterable[str]:
+    return dict.fromkeys(part for item in paths for part in (*item.split("/"), item))

@@ -6,7 +6,6 @@ table, and its size is the norm over the whole table; an output layer that is ti
 
 from __future__ import annotations
 
-import difflib
 import numbers
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from tfloader.errors import TrainingError
+from tfloader.suggestions import did_you_mean
 from tfloader.training.step import Batch, ReplacedStep, add, check_number, unit, whole
 from tfloader.training.virtual_adversarial import VAT
 
@@ -178,11 +178,10 @@ def _table(model: keras.Model, layer: str | keras.layers.Layer) -> Any:
     if isinstance(layer, str):
         named = {id(found): found for found in _layers(model) if found.name == layer}
         if len(named) != 1:
-            names = sorted({found.name for found in _layers(model)})
-            near = difflib.get_close_matches(layer, names, 3) or names[:10]
+            hint = did_you_mean(layer, [found.name for found in _layers(model)])
             raise TrainingError(
-                f"The model {model.name!r} has {len(named) or 'no'} layer{'s' * bool(named)} named {layer!r}. "
-                + ("Pass the layer itself." if named else f"There are: {', '.join(near)}.")
+                f"The model {model.name!r} has {len(named) or 'no'} layer{'s' * bool(named)} named {layer!r}"
+                + (". Pass the layer itself." if named else hint or ".")
             )
         layer = next(iter(named.values()))
     weights = [weight for weight in layer.weights if keras.backend.is_float_dtype(weight.dtype)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import keras
 
 from tfloader.errors import TrainingError, listing
+from tfloader.suggestions import did_you_mean
 
 
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -26,8 +26,9 @@ def layer_named(model: keras.Model, name: str) -> keras.layers.Layer:
     layers = all_layers(model)
     found = [layer for layer in layers if name in (layer.name, layer.path)]
     if len(found) != 1:
-        problem = f"{len(found)} layers named {name!r}" if found else f"no layer {name!r}"
-        raise TrainingError(f"The model {model.name!r} has {problem}{near(name, {item.name for item in layers})}.")
+        problem = f"{len(found)} layers named" if found else "no layer"
+        hint = did_you_mean(name, sorted({item.name for item in layers} - {name})) or "."
+        raise TrainingError(f"The model {model.name!r} has {problem} {name!r}{hint}")
     return found[0]
 
 
@@ -59,17 +60,11 @@ def select(
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         fitting = fnmatch.filter(names, pattern)
         if not fitting:
-            problems.append(f"{pattern!r}{near(pattern.replace('*', ''), names)}")
+            problems.append(f"{pattern!r}{did_you_mean(pattern.replace('*', ''), names)}")
         chosen.update(*(names[name] for name in fitting))
     if problems:
         raise TrainingError(f"Patterns that fit no {what} of the model {model.name!r}:\n{listing(problems)}")
     return [variable for key, variable in allowed.items() if key in chosen]
-
-
-def near(name: str, names: Collection[str]) -> str:
-    """The nearest of some names, as errors add them."""
-    found = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or sorted(names)[:3]
-    return f"; near: {', '.join(map(repr, found))}" if found else ""
 
 
 def recompile(model: keras.Model) -> None:
