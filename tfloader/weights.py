@@ -18,11 +18,11 @@ import keras
 import numpy as np
 
 from tfloader.checkpoints import open_checkpoint
-from tfloader.checkpoints.agreement import deviations, differences
 from tfloader.checkpoints.base import ALIGNMENT, Checkpoint, TensorSpec, aligned_copy, largest_magnitude
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
 from tfloader.naming import detect_release
+from tfloader.naming.agreement import deviations, differences
 from tfloader.naming.base import Release, Row, counts
 from tfloader.training.lora import adapted
 

@@ -11,12 +11,12 @@ import pytest
 import tfloader
 from tests.conftest import CHECKPOINTS, FIXTURES
 from tests.releases import as_list, relative_error
-from tfloader.checkpoints.agreement import deviations
 from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, ConfigError, WeightsError
 from tfloader.generation.text import TextGenerator
 from tfloader.inspection import info, verify
 from tfloader.naming import roformer
+from tfloader.naming.agreement import deviations
 
 V1 = {"model": "roformer"}
 ROWS = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -181,3 +182,9 @@ class Checkpoint(Mapping[str, TensorSpec]):
             raise CheckpointError(f"{self.path}: {show(name)} cannot be read: {self.skipped[name]}.")
         hint = did_you_mean(str(name), self._specs) or "."
         raise CheckpointError(f"{self.path}: there is no tensor {show(str(name))} among its {len(self)} tensors{hint}")
+
+
+def folder_of(path: str | os.PathLike[str]) -> str:
+    """The folder that a checkpoint's path means: itself, or the one that its files are in."""
+    path = os.fspath(path)
+    return path if os.path.isdir(path) else os.path.dirname(path) or "."

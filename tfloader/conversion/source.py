@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from tfloader.checkpoints import open_checkpoint
-from tfloader.checkpoints.agreement import deviations, differences
 from tfloader.config import TransformerConfig
 from tfloader.conversion.variables import Variables
 from tfloader.errors import ConfigError, ConversionError
 from tfloader.files import parse_json, read_text
 from tfloader.inspection import Contents
 from tfloader.naming import detect_release, find_config, folder_of, read_config, read_raw_config, shapes_of
+from tfloader.naming.agreement import deviations, differences
 from tfloader.naming.base import Row, counts
 
 READABLE_DTYPES = ("float32", "float16", "bfloat16")
