@@ -30,13 +30,6 @@ TOKENIZER_KINDS = {
     "SpTokenizer": "SentencePiece",
     "JsonTokenizer": "tokenizer.json",
 }
-# The builder option that makes an optional part of the model; parts not named here are always made.
-HEADS = {
-    "pooler": {"with_pool": True},
-    "nsp": {"with_nsp": True},
-    "mlm": {"with_mlm": "linear"},
-    "discriminator": {"with_discriminator": "linear"},
-}
 
 
 def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, Any]:
@@ -90,6 +83,7 @@ class Contents:
         foreign: those that the release declares to hold nothing of the model, such as optimizer slots.
         unknown: those that `load` would refuse.
         parts: the optional parts of the model ("pooler", "mlm", "decoder" ...) of which there is something.
+        tied: those whose tensors are the embedding's.
         lacking: those of which there is nothing.
         repeats: pairs of tensors that must hold the same values: one of them is stored twice, or tied.
     """
@@ -98,20 +92,21 @@ class Contents:
     foreign: list[str]
     unknown: list[str]
     parts: list[str]
+    tied: set[str]
     lacking: set[str]
     repeats: list[tuple[str, str]]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, release: Release, config: TransformerConfig) -> Contents:
         naming = release.naming
-        rows = {row.theirs: row for row in naming.expand(counts(config))}
+        every = naming.expand(counts(config))
+        rows = {row.theirs: row for row in every if not (row.untied and config.tie_word_embeddings)}
         copies = {copy.theirs: copy.of for copy in naming.duplicates}
         constants = {constant.theirs for constant in naming.constants}
         own, copied, foreign, unknown, repeats = {}, {}, [], [], []
         for name in checkpoint:
             canonical = naming.canonical(name)
-            # T5's lm_head is a weight of its own in some models and a copy in others.
-            is_copy = canonical in copies and (canonical not in rows or config.tie_word_embeddings)
+            is_copy = canonical in copies and canonical not in rows
             if naming.is_ignorable(name) or canonical in constants:
                 foreign.append(name)
             elif is_copy or canonical in rows:
@@ -125,17 +120,14 @@ class Contents:
         own = copied | own
         parts = dict.fromkeys(row.part for theirs, row in rows.items() if row.part and theirs in own)
         lacking = {row.part for row in rows.values() if row.part} - set(parts)
-        return cls(own, foreign, unknown, list(parts), lacking, repeats)
-
-    @property
-    def left_out(self) -> set[str]:
-        """The parts without which there is a model: heads, and the decoder of T5."""
-        return self.lacking & {*HEADS, *(("decoder", "lm") if "decoder" in self.lacking else ())}
+        tied = {row.part for row in every if row.part and row.theirs not in rows}
+        return cls(own, foreign, unknown, list(parts), tied, lacking, repeats)
 
     def load_options(self, config: TransformerConfig) -> dict[str, Any]:
-        """The options of `load` that make every part of which there is a tensor."""
-        options = {name: value for part in self.parts for name, value in HEADS.get(part, {}).items()}
-        return options | ({"part": "encoder"} if config.family == "t5" and "decoder" in self.lacking else {})
+        """The options of `load` that make every part of which there is a tensor, and no other."""
+        from tfloader.models.builder import FAMILIES
+
+        return FAMILIES[config.family].options_for({*self.parts, *self.tied})
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,13 @@ def test_an_encoder_alone_stays_one(changed, tmp_path):
     assert json.loads((tmp_path / "back/config.json").read_text())["architectures"] == ["T5EncoderModel"]
 
 
+def test_a_decoder_without_its_output_layer_stays_one(changed, tmp_path):
+    folder = changed("hf_t5_v11", lambda tensors: tensors.pop("lm_head.weight"))
+    checks = tfloader.convert(folder, tmp_path / "out")
+    assert outcome(checks, "outputs").startswith("largest difference 0 ")
+    assert contents(folder) == contents(tmp_path / "out")
+
+
 # ---- a part of the vocabulary
 
 

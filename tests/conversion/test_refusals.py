@@ -154,6 +154,7 @@ def test_each_tensor_that_is_left_out_is_missed(name, tmp_path, monkeypatch):
         built = source.built(source.config)
         copies = {copy.theirs for copy in source.release.naming.duplicates} - set(source.contents.own)
         wanted = [own for own in source.contents.own.values() if not any(f".{i}." in own for i in range(1, 9))]
+        wanted = [own for own in wanted if own != "lm_head.weight"]  # a part by itself: see test_conversion
     monkeypatch.setattr(Source, "built", lambda *_: built)
     shutil.copy(CHECKPOINTS / name / "config.json", tmp_path)
     assert len(wanted) > 10

@@ -168,7 +168,7 @@ class Source:
         for row in self.rows:
             for path in row.ours:
                 needed = all(has(self.stored_config) for pattern, has in ONLY_SOME if re.search(pattern, path))
-                if path not in self.variables and needed and row.part not in self.contents.left_out:
+                if path not in self.variables and needed and row.part not in self.contents.lacking - {"segments"}:
                     yield row, path
 
     def _unusual(self) -> Iterator[str]:

@@ -9,6 +9,7 @@ import keras
 from tfloader import layers as tfl
 from tfloader.errors import ConfigError
 from tfloader.layers.activations import activation
+from tfloader.models.heads import Head
 from tfloader.models.transformer import Transformer
 
 
@@ -36,8 +37,11 @@ class PostNorm(Transformer):
         self.hierarchical_position = 0.4 if hierarchical_position is True else hierarchical_position or None
         self.custom_position_ids = custom_position_ids
         self.custom_attention_mask = custom_attention_mask
-        if config.shared_segment_embeddings or not config.type_vocab_size:
-            self.left_out.add("segments")
+
+    @property
+    def left_out(self) -> set[str]:
+        has_table = self.config.type_vocab_size and not self.config.shared_segment_embeddings
+        return super().left_out | (set() if has_table else {"segments"})
 
     def beyond_the_weights(self) -> list[str]:
         return super().beyond_the_weights() + ["hierarchical_position"] * bool(self.hierarchical_position)
@@ -121,6 +125,11 @@ class BERT(PostNorm):
         with_mlm: masked-language-model output: True for softmax, "linear" for logits.
     """
 
+    heads = (
+        Head("pooler", "with_pool", True, False),
+        Head("nsp", "with_nsp", "linear", False),
+        Head("mlm", "with_mlm", "linear", False),
+    )
     vocabulary_axes = {"Embedding-Token/embeddings": 0, "MLM-Bias/bias": 0}
     bert4keras_habits = {
         "hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act,
@@ -141,8 +150,6 @@ class BERT(PostNorm):
         self.with_nsp = with_nsp
         self.with_pool = with_pool or bool(with_nsp)
         self.with_mlm = with_mlm or config.application != "encoder"
-        parts = {"pooler": self.with_pool, "nsp": with_nsp, "mlm": self.with_mlm}
-        self.left_out |= {part for part, wanted in parts.items() if not wanted}
         if config.application == "unilm" and not (config.type_vocab_size or config.shared_segment_embeddings):
             raise ConfigError("application='unilm' needs segments, but type_vocab_size is 0.")
 

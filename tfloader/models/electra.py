@@ -7,6 +7,7 @@ from typing import Any
 from tfloader.errors import ConfigError
 from tfloader.layers.activations import activation
 from tfloader.models.bert import BERT
+from tfloader.models.heads import Head
 
 
 class ELECTRA(BERT):
@@ -17,6 +18,7 @@ class ELECTRA(BERT):
             "linear" for its logit.
     """
 
+    heads = (Head("discriminator", "with_discriminator", "linear", False),)
     applications = ("encoder",)
 
     def __init__(self, config, *, with_discriminator: bool | str = False, **options):
@@ -28,8 +30,6 @@ class ELECTRA(BERT):
                 "is the generator's (model='electra_generator')."
             )
         self.with_discriminator = with_discriminator
-        if not with_discriminator:
-            self.left_out.add("discriminator")
 
     def head(self, x: Any) -> Any:
         if not self.with_discriminator:
@@ -41,6 +41,8 @@ class ELECTRA(BERT):
 
 class ElectraGenerator(BERT):
     """The generator, a smaller model with the discriminator's embeddings: BERT's blocks and its MLM head."""
+
+    heads = tuple(head for head in BERT.heads if head.part == "mlm")
 
     def __init__(self, config, **options):
         idle = [name for name in ("with_pool", "with_nsp") if options.get(name)]

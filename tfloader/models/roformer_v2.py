@@ -15,6 +15,7 @@ class RoFormerV2(RoFormer):
     RoFormer's options, less with_pool, with_nsp and layer_norm_cond, for which it has no weights.
     """
 
+    heads = tuple(head for head in RoFormer.heads if head.part == "mlm")
     vocabulary_axes = {"Embedding-Token/embeddings": 0}
     bert4keras_habits = {name: habit for name, habit in RoFormer.bert4keras_habits.items() if name != "mlm_norm_eps"}
 

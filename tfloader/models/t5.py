@@ -6,6 +6,7 @@ from typing import Any
 
 from tfloader import layers as tfl
 from tfloader.errors import ConfigError
+from tfloader.models.heads import Head
 from tfloader.models.transformer import Transformer
 
 PARTS = ("both", "encoder", "decoder")
@@ -27,6 +28,11 @@ class T5(Transformer):
         encoder, decoder: the two halves as models that share the layers of `model`.
     """
 
+    heads = (
+        Head("encoder", "part", "both", "decoder"),
+        Head("decoder", "part", "both", "encoder"),
+        Head("lm", "with_lm", "linear", False),
+    )
     vocabulary_axes = {"Embedding-Token/embeddings": 0, "Decoder-Output-LM/kernel": 1}
     applications = ("encoder",)
     bert4keras_habits = {
@@ -50,12 +56,9 @@ class T5(Transformer):
             raise ConfigError(f"part must be one of {', '.join(PARTS)}, found {part!r}.")
         if self.residual_attention_scores:
             raise ConfigError("residual_attention_scores is not implemented for T5.")
-        self.with_lm = with_lm
+        self.with_lm = with_lm if part != "encoder" else False
         self.part = part
         self.custom_attention_mask = custom_attention_mask
-        self.left_out = {"encoder": {"decoder", "lm"}, "decoder": {"encoder"}, "both": set()}[part]
-        if not with_lm:
-            self.left_out.add("lm")
 
     def build(self) -> T5:
         mask = [self.input("Encoder-Input-Mask")] if self.custom_attention_mask else []

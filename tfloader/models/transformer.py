@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ import numpy as np
 from tfloader import layers as tfl
 from tfloader.config import APPLICATIONS, BERT4KERAS_NAMES, CONFIG_FIELDS, TransformerConfig
 from tfloader.errors import ConfigError, WeightsError, listing
+from tfloader.models.heads import Head
 from tfloader.suggestions import did_you_mean
 
 DTYPES = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "float64")
@@ -47,9 +48,10 @@ class Transformer:
         hidden_states: Keras tensors after `build()`: the embeddings, and what each layer gives (empty for T5). With
             them, `keras.Model(model.inputs, transformer.hidden_states[-4:])`.
         positions: what `embed` left for the attention to know of positions.
-        left_out: optional parts that this model was built without; their tensors may stay unread.
     """
 
+    # The optional parts of the family's naming tables, each with the option that makes it; see `Head`.
+    heads: Sequence[Head] = ()
     # Variables with a vocabulary axis: what keep_tokens and compound_tokens cut.
     vocabulary_axes: Mapping[str, int] = {"Embedding-Token/embeddings": 0}
     # What bert4keras did differently: config field -> its value for ours.
@@ -101,7 +103,6 @@ class Transformer:
             keras.tree.flatten(additional_input_layers) if additional_input_layers is not None else []
         )
         self.initializer = tfl.TruncatedNormal(stddev=config.initializer_range)
-        self.left_out: set[str] = set()
         self.release: Any = None
         self.model: keras.Model | None = None
         self.bias: Any = None
@@ -240,6 +241,19 @@ class Transformer:
         """An activation layer; True means softmax, None and "linear" nothing at all."""
         kind = "softmax" if kind is True else kind
         return x if kind in (None, "linear") else self.layer(name, keras.layers.Activation, activation=kind)(x)
+
+    # ---- optional parts
+
+    @classmethod
+    def options_for(cls, parts: Collection[str]) -> dict[str, Any]:
+        """The builder options under which a model has just these of its optional parts, giving logits."""
+        present = {head.option: head.present for head in cls.heads if head.part in parts}
+        return present | {head.option: head.absent for head in cls.heads if head.part not in parts}
+
+    @property
+    def left_out(self) -> set[str]:
+        """Optional parts that this model was built without; their tensors may stay unread."""
+        return {head.part for head in self.heads if getattr(self, head.option) in (head.absent, None)}
 
     # ---- weights
 

@@ -109,13 +109,15 @@ class Row:
         theirs: the tensor's name in the release, with placeholders for the block (and format widths).
         op: how the tensor becomes the variable(s) and back.
         part: the optional part of the model that it belongs to ("pooler", "mlm", ...): a tensor of a part that the
-            user did not ask for may stay unread.
+            user did not ask for may stay unread. The family declares what makes it (`Transformer.heads`).
+        untied: the tensor exists only where the output layer is not the embedding (`tie_word_embeddings`).
     """
 
     ours: tuple[str, ...]
     theirs: str
     op: Identity = field(default_factory=Identity)
     part: str | None = None
+    untied: bool = False
 
     def expand(self, counts: Blocks) -> Iterator[Row]:
         """Yields the row for every block that its placeholders count, one where blocks share a tensor."""
@@ -129,7 +131,7 @@ class Row:
             shared.setdefault(self.theirs.format(**names), {})[ours] = None
         for theirs, variables in shared.items():
             op = self.op if len(variables) == 1 else Repeated(len(variables), self.op)
-            yield Row(tuple(path for ours in variables for path in ours), theirs, op, self.part)
+            yield Row(tuple(path for ours in variables for path in ours), theirs, op, self.part, self.untied)
 
 
 def renamed(rows: Sequence[Row], names: Mapping[str, str | None]) -> tuple[Row, ...]:
@@ -147,9 +149,15 @@ def renamed(rows: Sequence[Row], names: Mapping[str, str | None]) -> tuple[Row, 
     return tuple(result)
 
 
-def row(ours: str | Sequence[str], theirs: str, op: Identity | None = None, part: str | None = None) -> Row:
+def row(
+    ours: str | Sequence[str],
+    theirs: str,
+    op: Identity | None = None,
+    part: str | None = None,
+    untied: bool = False,
+) -> Row:
     """Makes a row; one variable may be given as a plain string."""
-    return Row((ours,) if isinstance(ours, str) else tuple(ours), theirs, op or Identity(), part)
+    return Row((ours,) if isinstance(ours, str) else tuple(ours), theirs, op or Identity(), part, untied)
 
 
 @dataclass(frozen=True)

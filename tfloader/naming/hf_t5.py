@@ -50,7 +50,7 @@ NAMING = Naming(
         row(f"{DECODER}-FeedForward-Norm/scale", f"{DECODER_BLOCK}.2.layer_norm.weight", part="decoder"),
         *dense(f"{DECODER}-FeedForward", f"{DECODER_BLOCK}.2.DenseReluDense", FEED_FORWARD, "decoder"),
         row("Decoder-Output-Norm/scale", "decoder.final_layer_norm.weight", part="decoder"),
-        row("Decoder-Output-LM/kernel", "lm_head.weight", Transpose(), "lm"),
+        row("Decoder-Output-LM/kernel", "lm_head.weight", Transpose(), "lm", untied=True),
     ),
     old_names=((r"^(module\.)+", ""),),
     # A first release of the conversion stored a position table for the cross attention that was never used.

@@ -49,7 +49,7 @@ def _naming(norm: str, final_norm: str) -> Naming:
             row(f"{DECODER}-FeedForward-Norm/scale", f"{DECODER_BLOCK}/layer_002/{norm}/scale", part=d),
             *feed_forward(f"{DECODER}-FeedForward", f"{DECODER_BLOCK}/layer_002", d),
             row("Decoder-Output-Norm/scale", f"decoder/{final_norm}/scale", part=d),
-            row("Decoder-Output-LM/kernel", "decoder/logits/kernel", part="lm"),
+            row("Decoder-Output-LM/kernel", "decoder/logits/kernel", part="lm", untied=True),
         ),
         ignorable=TF_OPTIMIZER_SLOTS,
     )
