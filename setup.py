@@ -17,6 +17,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["tfloader", "tfloader.*"]),
     package_data={
+        "tfloader": ["py.typed", "*.pyi"],
         "tfloader.assets": [
             "*/config.json",
             "*/generation_config.json",
@@ -24,7 +25,7 @@ setup(
             "*/vocab.txt",
             "*/tokenizer*.json",
             "*/README.md",
-        ]
+        ],
     },
     python_requires=">=3.10",
     install_requires=[

@@ -1,0 +1,43 @@
+"""The package's face: what `import tfloader` offers, at run time and to tools that only read the stub."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tfloader
+
+ROOT = Path(__file__).parents[1]
+STUB = ast.parse((ROOT / "tfloader/__init__.pyi").read_text("utf-8"))
+PUBLIC = sorted(tfloader.__all__)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_of_the_stub_is_there(name):
+    assert getattr(tfloader, name) is not None
+    assert name in dir(tfloader)
+
+
+def test_the_stub_hands_every_name_on_under_its_own_name():
+    """`import x as x` is how a stub says that x is public; a plain `import x` would hide it from type checkers."""
+    imported = [name for statement in STUB.body if isinstance(statement, ast.ImportFrom) for name in statement.names]
+    assert all(name.name == name.asname for name in imported)
+    assert sorted([*(name.name for name in imported), "__version__"]) == PUBLIC
+
+
+def test_a_name_that_does_not_exist_is_an_error_that_shows_the_nearest():
+    with pytest.raises(AttributeError, match="no attribute 'load_confg'"):
+        tfloader.load_confg  # noqa: B018
+    code = [sys.executable, "-c", "import tfloader; tfloader.load_confg"]
+    assert "Did you mean: 'load_config'?" in subprocess.run(code, capture_output=True, text=True).stderr
+
+
+def test_a_built_package_has_the_stub_and_the_mark_that_it_is_typed(tmp_path):
+    build = ["setup.py", "-q", "egg_info", "--egg-base", tmp_path, "build", "--build-base", tmp_path]
+    subprocess.run([sys.executable, *map(str, build)], cwd=ROOT, check=True, capture_output=True)
+    assert (tmp_path / "lib/tfloader/py.typed").exists()
+    assert (tmp_path / "lib/tfloader/__init__.pyi").read_bytes() == (ROOT / "tfloader/__init__.pyi").read_bytes()
