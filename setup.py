@@ -41,7 +41,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.8"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "pyright[nodejs]>=1.1.390", "ruff>=0.8"],
         "torch": ["torch>=2.6"],
         "onnx": ["tf2onnx>=1.17", "onnx", "onnxruntime"],
         "litert": ["ai-edge-litert"],

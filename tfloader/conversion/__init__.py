@@ -32,7 +32,9 @@ def convert(
     keep_tokens: str | os.PathLike[str] | Sequence[int] | None = None,
     tokenizer: str | os.PathLike[str] | bool | None = None,
     verify: bool | None = None,
-    **options: Any,
+    text: bool | None = None,
+    max_length: int | None = None,
+    decoding: bool | None = None,
 ) -> Any:
     """Writes a checkpoint in another format. The target appears as a whole, or not at all; the source is only read.
 
@@ -48,26 +50,30 @@ def convert(
         tokenizer: the tokenizer that goes along; None: the one beside the source, False: none.
         verify: runs both sides on random input and compares all tensors before the target appears; None: for
             checkpoints up to 1 GB.
-        **options: those of the export to the format.
+        text, max_length, decoding: of an export; see `export`.
 
     Returns:
         For tensor formats, what was done and checked, as a list of `tfloader.inspection.Check`.
 
     Raises:
-        ConversionError: listing all that the target cannot hold; nothing is written.
+        ConversionError: listing all that the target cannot hold, or options that its format does not have; nothing is
+            written.
         TfloaderError: the source cannot be read, or the target cannot be written.
     """
     if to not in FORMATS:
         raise ConversionError(f"to={to!r} is no format that tfloader writes; there are {', '.join(FORMATS)}.")
-    common = {
+    given = {
         "model": model,
         "dtype": dtype,
         "max_shard_bytes": max_shard_bytes,
         "keep_tokens": keep_tokens,
         "tokenizer": tokenizer,
         "verify": verify,
+        "text": text,
+        "max_length": max_length,
+        "decoding": decoding,
     }
-    options |= {name: value for name, value in common.items() if value is not None}
+    options = {name: value for name, value in given.items() if value is not None}
     export = importlib.import_module(FORMATS[to]).export
     parameters = inspect.signature(export).parameters.values()
     known = {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}

@@ -9,11 +9,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tfloader.errors import ConfigError, listing
 from tfloader.generation.option_rules import conflicts, ids_of, plain, unknown_name, wrong_values
 from tfloader.generation.trie import Trie
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tfloader.option_types import GenerateOptions
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class GenerationOptions:
         _refuse(_problems(vars(self)))
 
     @classmethod
-    def of(cls, **options: Any) -> GenerationOptions:
+    def of(cls, **options: Unpack[GenerateOptions]) -> GenerationOptions:
         """The options of a call, every problem of which is reported.
 
         Raises:
@@ -99,7 +104,7 @@ class GenerationOptions:
         _refuse([*unknown, *_problems({**DEFAULTS, **known})])
         return cls(**known)
 
-    def replace(self, **changes: Any) -> GenerationOptions:
+    def replace(self, **changes: Unpack[GenerateOptions]) -> GenerationOptions:
         """A copy with some options changed, checked again."""
         return self.of(**{**vars(self), **changes})
 

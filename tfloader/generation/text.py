@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from tfloader.generation.defaults import load_generation_config, with_defaults
 from tfloader.generation.options import GenerationOptions
 from tfloader.models.bert import BERT
 from tfloader.models.transformer import Transformer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tfloader.option_types import GenerateOptions
 
 # After how many steps the host looks at the text, where it must: for stop strings, and while streaming.
 LOOK_EVERY = 4
@@ -53,7 +58,7 @@ class TextGenerator:
         self.options({})  # what is wrong with them is said now
         self.decoder = Decoder(transformer, spare_memory)
 
-    def generate(self, prompts: str | Sequence[str], **options: Any) -> Any:
+    def generate(self, prompts: str | Sequence[str], **options: Unpack[GenerateOptions]) -> Any:
         """Continues prompts (T5: answers sources).
 
         Returns:
@@ -67,7 +72,7 @@ class TextGenerator:
         grouped: list[Any] = texts if count == 1 else [texts[i : i + count] for i in range(0, len(texts), count)]
         return grouped[0] if single else grouped
 
-    def generate_ids(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> Generated:
+    def generate_ids(self, input_ids: Any, attention_mask: Any = None, **options: Unpack[GenerateOptions]) -> Generated:
         """The same on token ids.
 
         Args:
@@ -93,7 +98,7 @@ class TextGenerator:
             scores = np.array([row.sum() for row in token_scores], "float32")
         return Generated(sequences, scores, token_scores if settings.return_scores else None)
 
-    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
+    def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """Yields the new text of one prompt piece by piece as it is made, never half a character."""
         settings = self.options(options)
         if settings.num_return_sequences > 1 or settings.num_beams > 1:
@@ -149,7 +154,7 @@ class TextGenerator:
         ids = {getattr(self.tokenizer, f"{name}_token_id", None) for name in names}
         return {token for token in (*ids, self.config.eos_token_id) if token is not None}
 
-    def options(self, options: dict[str, Any]) -> GenerationOptions:
+    def options(self, options: Mapping[str, Any]) -> GenerationOptions:
         """A call's options, with all that it leaves open."""
         options = with_defaults(options, self.defaults)
         if "eos_token_id" not in options:

@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import keras
 
@@ -30,6 +30,14 @@ from tfloader.naming.base import Release
 from tfloader.naming.bert4keras import T5_PEGASUS
 from tfloader.naming.writing import as_published, config_to_write, release_to_write, write_folder
 from tfloader.weights import load_weights, tensors_to_save
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tfloader.option_types import BuildOptions, LoadOptions
+
+# A path, or the content: of a config a dictionary, of a checkpoint a mapping of arrays.
+Source = str | os.PathLike[str] | Mapping[str, Any]
 
 FAMILIES: dict[str, type[Transformer]] = {
     "bert": BERT,
@@ -76,16 +84,16 @@ def register_family(name: str, family: type[Transformer]) -> None:
 
 
 def load(
-    path: str | os.PathLike | Mapping[str, Any],
+    path: Source,
     *,
     model: str | type[Transformer] | None = None,
     application: str | None = None,
     dtype: Any = None,
-    config: str | os.PathLike | Mapping[str, Any] | None = None,
+    config: Source | None = None,
     compat: str | None = None,
     ignore: Collection[str] = (),
     ignore_config_keys: Collection[str] = (),
-    **options: Any,
+    **options: Unpack[LoadOptions],
 ) -> keras.Model:
     """Loads a checkpoint into a Keras model, exactly or not at all.
 
@@ -112,13 +120,37 @@ def load(
     return transformer.model
 
 
+@overload
 def build_transformer_model(
-    config_path: str | os.PathLike | Mapping[str, Any] | None = None,
-    checkpoint_path: str | os.PathLike | Mapping[str, Any] | None = None,
+    config_path: Source | None = ...,
+    checkpoint_path: Source | None = ...,
+    model: str | type[Transformer] = ...,
+    application: str = ...,
+    return_keras_model: Literal[True] = ...,
+    **options: Unpack[BuildOptions],
+) -> keras.Model: ...
+@overload
+def build_transformer_model(
+    config_path: Source | None = ...,
+    checkpoint_path: Source | None = ...,
+    model: str | type[Transformer] = ...,
+    application: str = ...,
+    *,
+    return_keras_model: Literal[False],
+    **options: Unpack[BuildOptions],
+) -> Transformer: ...
+def build_transformer_model(
+    config_path: Source | None = None,
+    checkpoint_path: Source | None = None,
     model: str | type[Transformer] = "bert",
     application: str = "encoder",
     return_keras_model: bool = True,
-    **options: Any,
+    *,
+    dtype: Any = None,
+    compat: str | None = None,
+    ignore: Collection[str] = (),
+    ignore_config_keys: Collection[str] = (),
+    **options: Unpack[LoadOptions],
 ) -> keras.Model | Transformer:
     """bert4keras' entry point: a model from a config, filled from a checkpoint if one is given.
 
@@ -130,22 +162,18 @@ def build_transformer_model(
         model: family, by name ("bert", "gpt", "gpt2", "gpt2_ml", "t5.1.1" ...) or class.
         application: "encoder", "lm" or "unilm".
         return_keras_model: False returns the Transformer with `.model`, `.layers` and, for T5, `.encoder`, `.decoder`.
-        **options: as for `load`, `dtype`, `compat` and `ignore` included.
+        dtype, compat, ignore, ignore_config_keys, **options: as for `load`.
     """
-    special = {
-        name: options.pop(name, default)
-        for name, default in (("dtype", None), ("compat", None), ("ignore", ()), ("ignore_config_keys", ()))
-    }
     causal = all("encoder" not in FAMILIES[name].applications for name in _families(model)[0])
     transformer = _built(
         checkpoint_path,
         config_path,
         model,
-        None if application == "encoder" and (causal or options.get("application")) else application,
-        special["dtype"],
-        special["compat"],
-        special["ignore"],
-        special["ignore_config_keys"],
+        None if application == "encoder" and causal else application,
+        dtype,
+        compat,
+        ignore,
+        ignore_config_keys,
         options,
         BERT4KERAS_DEFAULTS,
     )
@@ -218,7 +246,7 @@ def _built(
     compat: str | None,
     ignore: Collection[str],
     ignore_config_keys: Collection[str],
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     defaults: Mapping[str, Mapping[str, Any]],
 ) -> Transformer:
     """What `load` and `build_transformer_model` share."""
