@@ -13,7 +13,7 @@ from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import ConfigError, WeightsError
 from tfloader.naming import RELEASES, find_config, read_raw_config
 from tfloader.naming.base import counts
-from tfloader.weights import as_mapping, plan
+from tfloader.weights import as_mapping, fitted
 
 # Relative to the largest magnitude; measured: at most 2e-6, and 2e-5 for T5 1.0, whose hidden values reach 57.
 TOLERANCE = 5e-5
@@ -121,14 +121,14 @@ def test_each_row_left_out_of_the_table_makes_the_load_fail(loaded):
     transformer = model.transformer
     checkpoint = open_checkpoint(release.path)
     naming = transformer.release.naming
-    plan(transformer, checkpoint, transformer.release)
+    fitted(transformer, checkpoint, transformer.release).refuse(checkpoint)
     built = [row for row in naming.rows if all(_exists(transformer, row))]
     assert built
     for row in built:
         rest = tuple(item for item in naming.rows if item is not row)
         without = dataclasses.replace(transformer.release, naming=dataclasses.replace(naming, rows=rest))
         with pytest.raises(WeightsError, match="without a source"):
-            plan(transformer, checkpoint, without)
+            fitted(transformer, checkpoint, without).refuse(checkpoint)
 
 
 def _exists(transformer, row):

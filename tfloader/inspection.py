@@ -10,17 +10,18 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tfloader.checkpoints import Checkpoint, open_checkpoint
 from tfloader.checkpoints.base import show
+from tfloader.checks import Check, Skipped, outcome, outputs_on_random_ids
 from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, SegmentationError, TfloaderError, TokenizerError, WeightsError, listing
 from tfloader.naming import detect_release, find_config, folder_of, read_config, shapes_of
 from tfloader.naming.base import Release, counts
+from tfloader.naming.fit import fit
 from tfloader.tokenizers import load_tokenizer
 from tfloader.tokenizers.loading import kinds_of_tokenizer
 
@@ -50,94 +51,27 @@ def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, An
     with open_checkpoint(path) as checkpoint:
         release = detect_release(checkpoint, [model] if model else ())
         config, config_file = _read_config(path, checkpoint, release)
-        contents = Contents.of(checkpoint, release, config)
+        found = fit(checkpoint, release, config)
         dtypes: Counter[str] = Counter()
-        for name in contents.own.values():
-            dtypes[checkpoint[name].dtype] += checkpoint[name].size
+        for source in found.sources:
+            dtypes[checkpoint[source.name].dtype] += checkpoint[source.name].size
         return {
             "path": os.fspath(path),
             "release": release.title,
             "family": config.family,
-            "parts": contents.parts,
+            "parts": found.parts,
             "config": dataclasses.asdict(config),
             "parameters": dtypes.total(),
             "dtypes": dict(dtypes),
             "not_of_the_model": {
-                "tensors": len(contents.foreign),
-                "parameters": sum(checkpoint[name].size for name in contents.foreign),
+                "tensors": len(found.foreign),
+                "parameters": sum(checkpoint[name].size for name in found.foreign),
             },
-            "unknown": contents.unknown,
+            "unknown": list(found.unknown),
             "files": [*checkpoint.files, config_file],
             "bytes": sum(os.path.getsize(file) for file in checkpoint.files),
             "tokenizer": _describe_tokenizer(path, config),
         }
-
-
-@dataclass(frozen=True)
-class Contents:
-    """The tensors of a checkpoint, sorted by what they are for.
-
-    Attributes:
-        own: the model's tensors: name in the naming table -> name in the file. A stored copy of a tied weight is not
-            among them, unless it is all there is.
-        foreign: those that the release declares to hold nothing of the model, such as optimizer slots.
-        unknown: those that `load` would refuse.
-        parts: the optional parts of the model ("pooler", "mlm", "decoder" ...) of which there is something.
-        tied: those whose tensors are the embedding's.
-        lacking: those of which there is nothing.
-        repeats: pairs of tensors that must hold the same values: one of them is stored twice, or tied.
-    """
-
-    own: dict[str, str]
-    foreign: list[str]
-    unknown: list[str]
-    parts: list[str]
-    tied: set[str]
-    lacking: set[str]
-    repeats: list[tuple[str, str]]
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, release: Release, config: TransformerConfig) -> Contents:
-        naming = release.naming
-        every = naming.expand(counts(config))
-        rows = {row.theirs: row for row in every if not (row.untied and config.tie_word_embeddings)}
-        copies = {copy.theirs: copy.of for copy in naming.duplicates}
-        constants = {constant.theirs for constant in naming.constants}
-        own, copied, foreign, unknown, repeats = {}, {}, [], [], []
-        for name in checkpoint:
-            canonical = naming.canonical(name)
-            is_copy = canonical in copies and canonical not in rows
-            if naming.is_ignorable(name) or canonical in constants:
-                foreign.append(name)
-            elif is_copy or canonical in rows:
-                place, meant = (copied, copies[canonical]) if is_copy else (own, canonical)
-                if meant in place:
-                    repeats.append((place[meant], name))
-                place[meant] = name
-            else:
-                unknown.append(name)
-        repeats += [(own[meant], name) for meant, name in copied.items() if meant in own]
-        own = copied | own
-        parts = dict.fromkeys(row.part for theirs, row in rows.items() if row.part and theirs in own)
-        lacking = {row.part for row in rows.values() if row.part} - set(parts)
-        tied = {row.part for row in every if row.part and row.theirs not in rows}
-        return cls(own, foreign, unknown, list(parts), tied, lacking, repeats)
-
-    def load_options(self, config: TransformerConfig) -> dict[str, Any]:
-        """The options of `load` that make every part of which there is a tensor, and no other."""
-        from tfloader.models.builder import FAMILIES
-
-        return FAMILIES[config.family].options_for({*self.parts, *self.tied})
-
-
-@dataclass(frozen=True)
-class Check:
-    """The outcome of one check: "ok", "FAILED", or "skipped" where it could not be made or has no object."""
-
-    name: str
-    status: str
-    detail: str
-    error: Exception | None = None
 
 
 def verify(path: str | os.PathLike[str], model: str | None = None) -> Iterator[Check]:
@@ -153,23 +87,13 @@ def verify(path: str | os.PathLike[str], model: str | None = None) -> Iterator[C
             if lost:
                 yield Check(name, "skipped", f"it needs the {lost[0]}")
                 continue
-            try:
-                found[name], detail = check(path, *(found[need] for need in needs))
-            except Nothing as reason:
-                yield Check(name, "skipped", str(reason))
-            except TfloaderError as error:
-                yield Check(name, "FAILED", str(error), error)
-            except Exception as error:  # whatever damage leads to, it is not sound
-                yield Check(name, "FAILED", f"{type(error).__name__}: {error}", error)
-            else:
-                yield Check(name, "ok", detail)
+            result, value = outcome(name, check, path, *(found[need] for need in needs))
+            if result.status == "ok":
+                found[name] = value
+            yield result
     finally:
         if "checkpoint" in found:
             found["checkpoint"][0].close()
-
-
-class Nothing(Exception):  # noqa: N818 (no error)
-    """There is nothing here for a check to look at."""
 
 
 def _open(path: Any, family: str | None) -> tuple[tuple[Checkpoint, Release], str]:
@@ -184,12 +108,15 @@ def _config(path: Any, opened: tuple[Checkpoint, Release]) -> tuple[TransformerC
 
 
 def _load(path: Any, opened: tuple[Checkpoint, Release], config: TransformerConfig) -> tuple[Any, str]:
-    """The model with every part of which there is a tensor: `load` refuses what is left over or missing."""
-    from tfloader.models.builder import load
+    """The model with every part of which there is a tensor: what is left over or missing is refused."""
+    from tfloader.models.builder import FAMILIES, load
+    from tfloader.weights import fitted
 
-    contents = Contents.of(*opened, config)
-    model = load(path, model=config.family, dtype="float32", **contents.load_options(config))
-    parts = f", with {', '.join(contents.parts)}" if contents.parts else ""
+    options = fit(*opened, config).options(FAMILIES[config.family])
+    model = load(path, model=config.family, dtype="float32", **options)
+    found = fitted(model.transformer, *opened, left_out=())
+    found.refuse(opened[0])
+    parts = f", with {', '.join(found.parts)}" if found.parts else ""
     return model, f"{len(model.weights)} variables{parts}, each from one tensor"
 
 
@@ -218,7 +145,7 @@ def _exact(path: Any, opened: tuple[Checkpoint, Release], config: TransformerCon
     import keras
 
     checkpoint, release = opened
-    own = Contents.of(checkpoint, release, config).own
+    own = {source.row.theirs: source.name for source in fit(checkpoint, release, config).sources}
     unmatched = {id(variable): variable.path for variable in model.weights}
     problems = []
     for row in release.naming.expand(counts(config)):
@@ -239,11 +166,11 @@ def _exact(path: Any, opened: tuple[Checkpoint, Release], config: TransformerCon
 
 def _tokenizer(path: Any, config: TransformerConfig) -> tuple[None, str]:
     if not kinds_of_tokenizer(os.listdir(folder_of(path))):
-        raise Nothing("there is none beside the checkpoint")
+        raise Skipped("there is none beside the checkpoint")
     try:
         found = _tokenizer_of(path, config)
     except SegmentationError as reason:
-        raise Nothing("its words need the function that splits a text into them: see load_tokenizer") from reason
+        raise Skipped("its words need the function that splits a text into them: see load_tokenizer") from reason
     size, rows = found.vocab_size, config.vocab_size
     if size > rows:
         raise TokenizerError(f"it has {size} tokens, but the embedding only {rows} rows; they do not belong together.")
@@ -252,21 +179,6 @@ def _tokenizer(path: Any, config: TransformerConfig) -> tuple[None, str]:
         raise TokenizerError(f"it pads with id {pad}, but the config says that padding is {config.pad_token_id}.")
     spare = f"; {rows - size} more rows in the embedding (normal padding)" if rows > size else ", as many as embeddings"
     return None, f"{_kind(found)}, {size} tokens{spare}"
-
-
-def outputs_on_random_ids(model: Any, config: TransformerConfig) -> list[np.ndarray]:
-    """What a model gives for token ids [2, 8 or the longest] that are always the same."""
-    import keras
-
-    length = min(8, config.max_position_embeddings or 8)
-    random = np.random.default_rng(0)
-    segments = config.vocab_size if config.shared_segment_embeddings else config.type_vocab_size
-    inputs = [
-        random.integers(0, segments if "Segment" in tensor.name else config.vocab_size, (2, length))
-        for tensor in model.inputs
-    ]
-    outputs = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
-    return [keras.ops.convert_to_numpy(item) for item in outputs]
 
 
 def _forward(path: Any, model: Any) -> tuple[None, str]:

@@ -1,17 +1,15 @@
 """Moves tensors between checkpoints and models, through the naming table of the release.
 
-Everything is checked before anything is assigned: each variable has exactly one source, each tensor is used or
+`tfloader.naming.fit` judges before anything is assigned: each variable has exactly one source, each tensor is used or
 declared to hold nothing of the model, every shape and dtype fits. Then the tensors stream through one at a time.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -19,24 +17,18 @@ import numpy as np
 
 from tfloader.checkpoints import open_checkpoint
 from tfloader.checkpoints.base import ALIGNMENT, Checkpoint, TensorSpec, aligned_copy, largest_magnitude
+from tfloader.checkpoints.writing import Item
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
+from tfloader.layers.lora import adapted
+from tfloader.layers.normalization import Conditional
 from tfloader.naming import detect_release
-from tfloader.naming.agreement import deviations, differences
+from tfloader.naming.assembly import assembled
 from tfloader.naming.base import Release, Row, counts
-from tfloader.training.lora import adapted
+from tfloader.naming.fit import Fit, Source, fit
 
 READERS = 2
 IN_FLIGHT = 128 * 1024**2  # bytes
-READABLE_DTYPES = {"float32", "float16", "bfloat16"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a row's tensor stands: the name as the file spells it."""
-
-    row: Row
-    name: str
 
 
 def load_weights(
@@ -64,7 +56,9 @@ def load_weights(
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
     ignore = [ignore] if isinstance(ignore, str) else ignore
     release = release or detect_release(checkpoint, [transformer.config.family])
-    sources = plan(transformer, checkpoint, release, ignore, source_config)
+    found = fitted(transformer, checkpoint, release, ignore, source_config)
+    found.refuse(checkpoint)
+    sources = found.sources
     if not fresh:
         for source in sources:
             _prepared(transformer, checkpoint, source)
@@ -73,99 +67,43 @@ def load_weights(
             transformer.variable(path).assign(_tensor(piece) if isinstance(piece, np.ndarray) else piece)
 
 
-def plan(
+def fitted(
     transformer: Any,
     checkpoint: Checkpoint,
     release: Release,
     ignore: Collection[str] = (),
     source_config: TransformerConfig | None = None,
-) -> list[Source]:
-    """Pairs every variable with its tensor, in the order of the table; see `load_weights` for what is refused."""
-    naming = release.naming
-    problems: list[str] = []
-    names: dict[str, str] = {}
-    for name in checkpoint:
-        canonical = naming.canonical(name)
-        if naming.is_ignorable(name) or any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore):
-            continue
-        if canonical in names:
-            problems += differences(checkpoint, names[canonical], name)
-        else:
-            names[canonical] = name
+    left_out: Collection[str] | None = None,
+) -> Fit:
+    """How a checkpoint fits a built Transformer; see `tfloader.naming.fit`.
 
-    rows = naming.expand(counts(transformer.config, source_config))
-    unread = {row.theirs for row in rows if row.part in transformer.left_out}
-    if source_config is not None:
-        unread |= {row.theirs for row in naming.expand(counts(source_config))} - {row.theirs for row in rows}
-
-    sources, filled, missing = [], set(), []
-    stand_in = {copy.of: copy.theirs for copy in naming.duplicates if copy.of not in names and copy.theirs in names}
-    for row in rows:
-        variables = [transformer.variable(path) for path in row.ours]
-        if any(variable is None for variable in variables):
-            continue
-        theirs = stand_in.get(row.theirs, row.theirs)
-        if theirs not in names:
-            missing.append(f"{' + '.join(row.ours)} has no tensor {row.theirs!r}")
-        else:
-            sources.append(Source(row, names.pop(theirs)))
-            problems += _misfits(transformer, sources[-1], checkpoint)
-            if filled & {id(variable) for variable in variables}:
-                problems.append(f"{sources[-1].name} is another tensor for {' + '.join(row.ours)}, which have one")
-        filled.update(id(variable) for variable in variables)
-    used = {source.row.theirs: source.name for source in sources}
-    for copy in naming.duplicates:
-        if copy.theirs in names and copy.theirs not in unread:
-            name = names.pop(copy.theirs)
-            if copy.of in used:
-                problems += differences(checkpoint, used[copy.of], name)
-    for constant in naming.constants:
-        if constant.theirs in names:
-            config = source_config or transformer.config
-            problems += deviations(checkpoint, names.pop(constant.theirs), constant, config)
-    missing += [
-        f"{variable.path} is not in the table of {release.title}" for variable in _strangers(transformer, filled)
-    ]
-    leftover = [f"{name} {checkpoint[name].shape}" for canonical, name in names.items() if canonical not in unread]
-
-    parts = []
-    if missing:
-        parts.append(f"Variables without a source ({len(missing)}):\n{listing(missing)}")
-    if leftover:
-        parts.append(
-            f"Tensors without a use ({len(leftover)}):\n{listing(leftover)}\n"
-            "  If the model does not need them, name them in ignore=[...] (patterns such as 'classifier.*')."
-        )
-    if problems:
-        parts.append(f"Tensors that do not fit ({len(problems)}):\n{listing(problems)}")
-    if parts:
-        raise WeightsError(f"{checkpoint.path} ({release.title}) does not fit the model:\n" + "\n".join(parts))
-    return sources
+    Args:
+        left_out: optional parts whose tensors may stay unread; None: those that the model was built without.
+    """
+    variables = stored_shapes(transformer, release.naming.expand(counts(transformer.config, source_config)))
+    left_out = transformer.left_out if left_out is None else left_out
+    return fit(checkpoint, release, transformer.config, variables, ignore, source_config, left_out)
 
 
-def _misfits(transformer: Any, source: Source, checkpoint: Checkpoint) -> Iterator[str]:
-    spec = checkpoint[source.name]
-    expected = source.row.op.their_shape(*(transformer.source_shape(path) for path in source.row.ours))
-    if tuple(spec.shape) != tuple(expected):
-        hint = ""
-        if any(path in transformer.vocabulary_axes for path in source.row.ours):
-            hint = " (vocab_size in the config and in the tensors differ; saved after keep_tokens? pass vocab_size=)"
-        yield f"{source.name} has shape {tuple(spec.shape)}, the config means {tuple(expected)}{hint}"
-    if spec.dtype not in READABLE_DTYPES:
-        yield f"{source.name} is stored as {spec.dtype}; supported: {', '.join(sorted(READABLE_DTYPES))}"
+def stored_shapes(transformer: Any, rows: Iterable[Row]) -> dict[str, tuple[int, ...]]:
+    """The shape in a checkpoint of every variable of a model that must come from there.
 
-
-def _strangers(transformer: Any, filled: Collection[int]) -> list[Any]:
-    """Variables of the model that no row fills, less those of the condition and of the terms that start at zero."""
-    new = set()
+    By the path in the rows, or for those that are in none, by Keras' path. Not among them is what a conditional model
+    has beside its checkpoint: the network of the condition, and what its norms add, which starts at zero.
+    """
+    model, shapes, known = transformer.model, {}, set()
+    for path in (path for row in rows for path in row.ours):
+        variable = transformer.variable(path)
+        # A second path to the same variable is none: its tensor has no use.
+        if variable is not None and id(variable) not in known:
+            known.add(id(variable))
+            shapes[path] = transformer.source_shape(path)
     if transformer.layer_norm_cond is not None:
         condition = keras.Model(transformer.additional_inputs, transformer.layer_norm_cond)
-        new.update(id(variable) for variable in condition.weights)
-    for layer in transformer.layers.values():
-        for name in ("beta_dense", "gamma_dense", "scale_dense", "hidden_dense"):
-            if hasattr(layer, name):
-                new.update(id(variable) for variable in getattr(layer, name).weights)
-    return [item for item in transformer.model.weights if id(item) not in filled and id(item) not in new]
+        known.update(id(variable) for variable in condition.weights)
+        norms = (layer for layer in transformer.layers.values() if isinstance(layer, Conditional))
+        known.update(id(variable) for layer in norms for variable in layer.added_weights)
+    return shapes | {item.path: tuple(item.shape) for item in model.weights if id(item) not in known}
 
 
 def _streamed(
@@ -242,31 +180,37 @@ def tensor_view(tensor: Any) -> np.ndarray:
     return np.asarray(memoryview(tensor)).view(dtype).reshape(tensor.shape)
 
 
-def tensors_to_save(transformer: Any, release: Release) -> list[tuple[str, TensorSpec, Any]]:
+def tensors_to_save(transformer: Any, release: Release) -> list[Item]:
     """All tensors of a model as a release names them: (name, spec, function that makes the array). LoRA is merged.
 
     Raises:
         WeightsError: the release has no place for some variables.
     """
-    result, covered = {}, set()
-    for row in release.naming.expand(counts(transformer.config)):
-        variables = [_as_saved(transformer, path) for path in row.ours]
-        if any(variable is None for variable in variables):
-            continue
-        shape = tuple(row.op.their_shape(*(tuple(variable.shape) for variable in variables)))
-        spec = TensorSpec(shape, keras.backend.standardize_dtype(variables[0].dtype))
-        covered.update(id(part) for variable in variables for part in getattr(variable, "parts", [variable]))
-        result[row.theirs] = (spec, _maker(row, variables))
-    for copy in release.naming.duplicates:
-        if copy.written and copy.of in result:
-            result[copy.theirs] = result[copy.of]
-    for constant in release.naming.constants:
-        spec = TensorSpec(constant.shape(transformer.config), next(iter(result.values()))[0].dtype)
-        result[constant.theirs] = (spec, constant.maker(transformer.config, spec.numpy_dtype))
-    strangers = [item.path for item in transformer.model.weights if id(item) not in covered]
-    if strangers:
-        raise WeightsError(f"A {release.title} checkpoint has no place for these variables:\n{listing(strangers)}")
-    return [(name, spec, make) for name, (spec, make) in result.items()]
+    tensors, problems = assembled(ModelValues(transformer, release), release, transformer.config)
+    if problems:
+        raise WeightsError(f"A {release.title} checkpoint cannot hold this model:\n{listing(problems)}")
+    return tensors
+
+
+class ModelValues:
+    """The variables of a model by the paths of a release's table, others by Keras' path; with LoRA merged."""
+
+    def __init__(self, transformer: Any, release: Release) -> None:
+        paths = (path for row in release.naming.expand(counts(transformer.config)) for path in row.ours)
+        found = {path: _as_saved(transformer, path) for path in paths}
+        self.variables = {path: variable for path, variable in found.items() if variable is not None}
+        covered = {id(part) for item in self.variables.values() for part in getattr(item, "parts", [item])}
+        self.variables |= {item.path: item for item in transformer.model.weights if id(item) not in covered}
+        self.specs = {
+            path: TensorSpec(tuple(item.shape), keras.backend.standardize_dtype(item.dtype))
+            for path, item in self.variables.items()
+        }
+
+    def read(self, path: str) -> np.ndarray:
+        return _array(self.variables[path])
+
+    def describe(self, path: str) -> str:
+        return path
 
 
 def _as_saved(transformer: Any, path: str) -> Any | None:
@@ -274,10 +218,6 @@ def _as_saved(transformer: Any, path: str) -> Any | None:
     layer, _, name = path.rpartition("/")
     found = adapted(transformer.variable(layer))
     return found if found and found.base.name == name else transformer.variable(path)
-
-
-def _maker(row: Row, variables: Sequence[Any]) -> Any:
-    return lambda: row.op.to_theirs(*(_array(variable) for variable in variables))
 
 
 def _array(variable: Any) -> np.ndarray:

@@ -65,7 +65,7 @@ def test_there_and_back_changes_no_byte_and_no_config_value(name, model, tmp_pat
         if source.release.writes:
             canonical = source.release.naming.canonical
             written = {canonical(name): value for name, value in contents(first).items()}
-            for theirs, own in source.contents.own.items():
+            for theirs, own in ((item.row.theirs, item.name) for item in source.fit.sources):
                 spec, values = source.checkpoint[own], source.checkpoint.read(own)
                 assert written.pop(theirs) == (spec.dtype, spec.shape, values.tobytes()), own
             derived = {item.theirs for item in (*source.release.naming.duplicates, *source.release.naming.constants)}

@@ -53,7 +53,7 @@ def convert(
         text, max_length, decoding: of an export; see `export`.
 
     Returns:
-        For tensor formats, what was done and checked, as a list of `tfloader.inspection.Check`.
+        For tensor formats, what was done and checked, as a list of `tfloader.checks.Check`.
 
     Raises:
         ConversionError: listing all that the target cannot hold, or options that its format does not have; nothing is

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from tfloader.checks import Check, outputs_on_random_ids
 from tfloader.conversion import companions
 from tfloader.conversion.comparison import difference_of
 from tfloader.conversion.folder import new_folder, problems_with
-from tfloader.conversion.source import READABLE_DTYPES, Source, token_ids
-from tfloader.conversion.streaming import Problems, as_dtype, reason_not_to_verify
+from tfloader.conversion.source import Source, token_ids
+from tfloader.conversion.streaming import Problems, reason_not_to_verify
 from tfloader.errors import ConversionError, listing
-from tfloader.inspection import Check, outputs_on_random_ids
+from tfloader.naming.assembly import as_dtype
+from tfloader.naming.fit import READABLE_DTYPES
 from tfloader.progress import progress_bar
 
 FILE = "model.keras"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from tfloader.checks import Check, Skipped, outcome, outputs_on_random_ids
 from tfloader.config import NOT_MATHEMATICS
 from tfloader.conversion import companions
 from tfloader.conversion.companions import differing_fields
 from tfloader.conversion.source import Source
-from tfloader.errors import TfloaderError, TokenizerError, WeightsError, listing
-from tfloader.inspection import Check, Nothing, outputs_on_random_ids
+from tfloader.errors import TokenizerError, WeightsError, listing
 
 TOLERANCE = 1e-5  # of the largest output, where both hold the same dtypes
 BLOCK = 4 * 1024**2  # elements
@@ -25,8 +26,8 @@ TEXTS = (
 
 
 def compare(
-    first: str,
-    second: str,
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
     keep_tokens: Sequence[int] | None = None,
     tokenizer: Any = None,
     model: str | None = None,
@@ -44,24 +45,15 @@ def compare(
     Raises:
         TfloaderError: one of them cannot be read at all.
     """
-    with Source(first, keep_tokens, model) as a, Source(second, model=model) as b:
-        checks = (
-            ("releases", lambda: f"{a.release.title}, {b.release.title}"),
-            ("config", lambda: _configs(a, b)),
-            ("tensors", lambda: _tensors(a, b)),
-            ("tokenizer", lambda: _tokenizers(companions.tokenizer_of(a, None) if tokenizer is None else tokenizer, b)),
-            ("outputs", lambda: _outputs(a, b)),
-        )
-        for name, check in checks:
-            try:
-                yield Check(name, "ok", check())
-            except Nothing as reason:
-                yield Check(name, "skipped", str(reason))
-            except TfloaderError as error:
-                yield Check(name, "FAILED", str(error), error)
+    with Source(os.fspath(first), keep_tokens, model) as a, Source(os.fspath(second), model=model) as b:
+        yield Check("releases", "ok", f"{a.release.title}, {b.release.title}")
+        yield outcome("config", _configs, a, b)[0]
+        yield outcome("tensors", _tensors, a, b)[0]
+        yield outcome("tokenizer", _tokenizers, a, b, tokenizer)[0]
+        yield outcome("outputs", _outputs, a, b)[0]
 
 
-def _configs(a: Source, b: Source) -> str:
+def _configs(a: Source, b: Source) -> tuple[None, str]:
     lines = {
         name: f"{name}: {getattr(a.config, name)!r} and {getattr(b.config, name)!r}"
         for name in differing_fields(a.config, b.config)
@@ -69,11 +61,14 @@ def _configs(a: Source, b: Source) -> str:
     }
     if any(name == "application" or name not in NOT_MATHEMATICS for name in lines):
         raise WeightsError(f"the configs mean different models:\n{listing(lines.values())}")
-    return f"the same model; only {'; '.join(lines.values())}" if lines else "the same"
+    return None, f"the same model; only {'; '.join(lines.values())}" if lines else "the same"
 
 
-def _tensors(a: Source, b: Source) -> str:
-    problems = [f"{path} is only in {a.path}" for path in a.variables if path not in b.variables]
+def _tensors(a: Source, b: Source) -> tuple[None, str]:
+    problems = [f"{source.path}: {problem}" for source in (a, b) for problem in source.problems()]
+    if problems:
+        raise WeightsError(f"{len(problems)} tensors are not those of the model:\n{listing(problems)}")
+    problems += [f"{path} is only in {a.path}" for path in a.variables if path not in b.variables]
     problems += [f"{path} is only in {b.path}" for path in b.variables if path not in a.variables]
     largest, where, rounded = 0.0, "", set()
     shared = [path for path in a.variables if path in b.variables]
@@ -92,9 +87,9 @@ def _tensors(a: Source, b: Source) -> str:
     if problems:
         raise WeightsError(f"{len(problems)} differences:\n{listing(problems)}")
     if not rounded:
-        return f"{len(shared)} variables, equal bit for bit"
+        return None, f"{len(shared)} variables, equal bit for bit"
     found = f"largest difference {largest:.3g}, in {where}" if where else "no difference"
-    return f"{len(shared)} variables, equal but for rounding ({', '.join(sorted(rounded))}); {found}"
+    return None, f"{len(shared)} variables, equal but for rounding ({', '.join(sorted(rounded))}); {found}"
 
 
 def difference_of(first: np.ndarray, second: np.ndarray) -> tuple[bool, float]:
@@ -118,10 +113,11 @@ def difference_of(first: np.ndarray, second: np.ndarray) -> tuple[bool, float]:
     return equal, largest
 
 
-def _tokenizers(expected: Any | None, b: Source) -> str:
+def _tokenizers(a: Source, b: Source, given: Any) -> tuple[None, str]:
+    expected = companions.tokenizer_of(a, None) if given is None else given
     found = companions.tokenizer_of(b, None)
     if not expected and not found:
-        raise Nothing("there is none")
+        raise Skipped("there is none")
     if not expected or not found:
         raise TokenizerError(f"only the {'first' if found is None else 'second'} has one")
     problems = [
@@ -140,7 +136,7 @@ def _tokenizers(expected: Any | None, b: Source) -> str:
             problems.append(f"{text[:40]!r} becomes {one[:12]} ... and {other[:12]} ...")
     if problems:
         raise TokenizerError(f"the tokenizers differ:\n{listing(problems)}")
-    return f"{found.vocab_size} tokens: the same, and so are the ids of texts"
+    return None, f"{found.vocab_size} tokens: the same, and so are the ids of texts"
 
 
 def _name(tokenizer: Any, index: int) -> str | None:
@@ -150,7 +146,7 @@ def _name(tokenizer: Any, index: int) -> str | None:
         return None  # a gap
 
 
-def _outputs(a: Source, b: Source) -> str:
+def _outputs(a: Source, b: Source) -> tuple[None, str]:
     one, other = ([*map(np.asarray, _run(item, b))] for item in (a, b))
     if [item.shape for item in one] != [item.shape for item in other]:
         raise WeightsError(f"the outputs have the shapes {[x.shape for x in one]} and {[x.shape for x in other]}")
@@ -162,7 +158,7 @@ def _outputs(a: Source, b: Source) -> str:
     same_dtypes = all(a.variables[path].dtype == b.variables[path].dtype for path in a.variables if path in b.variables)
     if same_dtypes and largest > TOLERANCE * scale:
         raise WeightsError(found)
-    return found
+    return None, found
 
 
 def _run(source: Source, ids_of: Source) -> list[np.ndarray]:

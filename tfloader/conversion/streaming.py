@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from tfloader.checkpoints.base import DTYPES, TensorSpec, aligned_copy, largest_magnitude
 from tfloader.checkpoints.writing import Item
+from tfloader.checks import Check
 from tfloader.conversion import companions
 from tfloader.conversion.comparison import compare
 from tfloader.conversion.folder import new_folder, problems_with
-from tfloader.conversion.source import READABLE_DTYPES, Source, token_ids
-from tfloader.conversion.variables import Variables
-from tfloader.errors import ConversionError, TfloaderError, WeightsError, listing
-from tfloader.inspection import Check
-from tfloader.naming.base import Release, Row, counts
+from tfloader.conversion.source import Source, token_ids
+from tfloader.errors import ConversionError, TfloaderError, listing
+from tfloader.naming.assembly import assembled
+from tfloader.naming.base import Release
+from tfloader.naming.fit import READABLE_DTYPES
 from tfloader.naming.writing import as_published, release_to_write, write_folder
 from tfloader.progress import progress_bar
 
@@ -105,69 +104,14 @@ def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: 
     if release is None:
         problems.refuse(source.path, target)
     wanted = dtype if dtype in READABLE_DTYPES else None
-    tensors = _tensors(source.variables, release, source.config, wanted, problems)
+    tensors, unplaced = assembled(source.variables, release, source.config, wanted)
+    problems += unplaced
     shapes = {name: spec.shape for name, spec, _ in tensors}
     config, lost = problems.caught(companions.translated_config, source, release, shapes) or ({}, [])
     problems.refuse(source.path, target)
     tensors = as_published(release, config, tensors)
     tensors.sort(key=lambda item: -item[1].numpy_dtype.itemsize)  # the order of a safetensors file
     return Plan(release, config, tensors, found, generation, _report(source, release, tensors, found, lost))
-
-
-def _tensors(variables: Variables, release: Release, config: Any, dtype: str | None, problems: list[str]) -> list[Item]:
-    """All tensors of a release that the variables make; what does not fit goes to `problems`."""
-    made: dict[str, tuple[TensorSpec, Callable[[], np.ndarray]]] = {}
-    placed: set[str] = set()
-    for row in release.naming.expand(counts(config)):
-        there = [path for path in row.ours if path in variables]
-        placed.update(there)
-        if not there:
-            continue
-        if absent := set(row.ours) - set(there):
-            problems.append(f"{row.theirs} in a {release.title} needs {' + '.join(sorted(absent))}, which is not there")
-            continue
-        dtypes = {variables[path].dtype for path in row.ours}
-        if dtype is None and len(dtypes) > 1:
-            problems.append(f"{row.theirs} joins {' + '.join(row.ours)} of {' and '.join(sorted(dtypes))}: give dtype=")
-            continue
-        shape = row.op.their_shape(*(variables[path].shape for path in row.ours))
-        spec = TensorSpec(tuple(shape), dtype or dtypes.pop())
-        made[row.theirs] = spec, _maker(variables, row, spec)
-    problems += [
-        f"{variables.places[path].name} ({path}) has no place in a {release.title}"
-        for path in variables
-        if path not in placed
-    ]
-    for copy in release.naming.duplicates:
-        if copy.written and copy.of in made:
-            made[copy.theirs] = made[copy.of]
-    for constant in release.naming.constants if made else ():
-        spec = TensorSpec(constant.shape(config), next(iter(made.values()))[0].dtype)
-        made[constant.theirs] = spec, constant.maker(config, spec.numpy_dtype)
-    return [(name, spec, make) for name, (spec, make) in made.items()]
-
-
-def _maker(variables: Variables, row: Row, spec: TensorSpec) -> Callable[[], np.ndarray]:
-    def make() -> np.ndarray:
-        pieces = [variables.read(path) for path in row.ours]
-        if len({piece.dtype for piece in pieces}) > 1:
-            pieces = [as_dtype(piece, spec.dtype, path) for path, piece in zip(row.ours, pieces, strict=True)]
-        return as_dtype(row.op.to_theirs(*pieces), spec.dtype, row.theirs)
-
-    return make
-
-
-def as_dtype(array: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    """The values in another dtype, C-contiguous; the array itself if it is so.
-
-    Raises:
-        WeightsError: a value is too large for the dtype.
-    """
-    if array.dtype == DTYPES[dtype]:
-        return array if array.flags.c_contiguous else aligned_copy(array, dtype)
-    if (largest := largest_magnitude(array)) > float(ml_dtypes.finfo(DTYPES[dtype]).max):
-        raise WeightsError(f"{name} has the value {largest:g}, which {dtype} cannot hold. Choose another dtype.")
-    return aligned_copy(array, dtype)
 
 
 @contextlib.contextmanager
@@ -208,7 +152,7 @@ def _report(
         Check("target", "ok", f"{release.title}, {len(tensors)} tensors, {dtypes}, {nbytes:,} bytes"),
         Check("tokenizer", "ok", type(tokenizer).__name__) if tokenizer else Check("tokenizer", "skipped", "none"),
     ]
-    if foreign := source.contents.foreign:
+    if foreign := source.fit.foreign:
         checks.append(Check("left behind", "ok", f"{len(foreign)} tensors that are not of the model: {foreign[0]} ..."))
     if lost:
         checks.append(Check("unsaid", "ok", f"{release.written_config} has no words for " + "; ".join(lost)))
@@ -222,7 +166,7 @@ def verified(source: Source, stage: str, plan: Plan, wanted: bool | None) -> Ite
         ConversionError: it is not.
     """
     with Source(stage, model=source.model) as again:
-        if again.release != plan.release or (problems := list(again.problems())):
+        if again.release != plan.release or (problems := again.problems()):
             found = [f"it reads as {again.release.title}"] if again.release != plan.release else problems
             raise ConversionError(f"What was written is not whole. Please report this bug:\n{listing(found)}")
     if reason := reason_not_to_verify(max(source.nbytes, plan.nbytes), wanted):

@@ -47,7 +47,7 @@ def export(
             None: for models up to 1 GB.
 
     Returns:
-        What was checked, as a list of `tfloader.inspection.Check`, one a signature with the largest difference.
+        What was checked, as a list of `tfloader.checks.Check`, one a signature with the largest difference.
 
     Raises:
         ConversionError: the folder is taken, a package is missing, the format cannot hold this model, or what was

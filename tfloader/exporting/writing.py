@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfloader import __version__
+from tfloader.checks import Check
 from tfloader.conversion import companions
 from tfloader.conversion.comparison import TEXTS
 from tfloader.conversion.folder import new_folder, problems_with
@@ -34,7 +35,6 @@ from tfloader.exporting.signatures import (
 )
 from tfloader.exporting.text import WordPieceInGraph, reasons_against
 from tfloader.files import write_json
-from tfloader.inspection import Check
 from tfloader.models.builder import load
 from tfloader.naming.writing import config_to_write, release_to_write
 from tfloader.tokenizers import load_tokenizer

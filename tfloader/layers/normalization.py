@@ -67,6 +67,13 @@ class Conditional:
             setattr(self, f"{term}_dense", dense)
             dense.build(condition_shape)
 
+    @property
+    def added_weights(self):
+        """The variables beside those of the plain norm: a new model's condition, which no checkpoint holds."""
+        layers = [getattr(self, f"{term}_dense") for term in self.terms]
+        layers += [] if self.hidden_units is None else [self.hidden_dense]
+        return [variable for layer in layers for variable in layer.weights]
+
     def changes(self, x, condition):
         """The changes of each term in float32; a condition of rank 2 holds for every position."""
         if self.hidden_units is not None:

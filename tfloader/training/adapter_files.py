@@ -16,8 +16,9 @@ from tfloader.checkpoints import open_checkpoint, write_safetensors
 from tfloader.checkpoints.base import TensorSpec
 from tfloader.errors import TrainingError, WeightsError, listing
 from tfloader.files import parse_json, show
+from tfloader.layers.lora import Adapter, adaptable
 from tfloader.training.freezing import Trainable, train_only
-from tfloader.training.lora import Adapter, adaptable, adapters, obstacles, scope_of
+from tfloader.training.lora import adapters, obstacles, scope_of
 from tfloader.training.selection import all_layers
 
 METADATA = "tfloader_lora"
