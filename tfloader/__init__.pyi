@@ -6,6 +6,7 @@ Editors and type checkers read it as any stub; `__init__.py` reads it to know wh
 from tfloader.checkpoints import open_checkpoint as open_checkpoint
 from tfloader.config import TransformerConfig as TransformerConfig
 from tfloader.conversion import convert as convert
+from tfloader.conversion.comparison import compare as compare
 from tfloader.data.alignment import align_words as align_words
 from tfloader.data.generator import DataGenerator as DataGenerator
 from tfloader.data.padding import sequence_padding as sequence_padding
@@ -35,6 +36,8 @@ from tfloader.generation.defaults import load_generation_config as load_generati
 from tfloader.generation.options import GenerationOptions as GenerationOptions
 from tfloader.generation.text import TextGenerator as TextGenerator
 from tfloader.generation.trie import Trie as Trie
+from tfloader.inspection import info as info
+from tfloader.inspection import verify as verify
 from tfloader.layers import ConditionalLayerNormalization as ConditionalLayerNormalization
 from tfloader.layers import ConditionalRandomField as ConditionalRandomField
 from tfloader.layers import ConditionalRMSNormalization as ConditionalRMSNormalization
