@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tfloader.config import REQUIRED, Dialect
 from tfloader.errors import ConfigError
 from tfloader.naming import RELEASES
 from tfloader.naming.base import Release
+from tfloader.naming.dialect import REQUIRED, Dialect
 
 PAGE = Path(__file__).with_name("checkpoints.md")
 

@@ -1,23 +1,14 @@
-"""The config of a model in our own words, and the tables that translate every public dialect into it.
-
-`TransformerConfig` is one frozen dataclass with the field's standard names. A `Dialect` is a two-way table of
-keys: it reads a release's config file into a `TransformerConfig` and writes one back. Each key of a file is
-translated, checked against the values that we implement, or listed as harmless; anything else is refused by name.
-"""
+"""`TransformerConfig`: everything about a model that its weights do not say, in one vocabulary, checked when made."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from reprlib import Repr
 from typing import Any
 
 from tfloader.errors import ConfigError, listing
-from tfloader.suggestions import did_you_mean
-
-REQUIRED = object()
 
 # "gelu" has two forms that differ by up to 5e-4, and every release means one of them: here "gelu" is always the exact
 # one and "gelu_tanh" always the approximation. Which one a config file means is a matter of its dialect.
@@ -44,7 +35,6 @@ LIMITS = {
 }
 # Weights of the largest dense model that anyone has published, twenty times over.
 MOST_WEIGHTS = 10**13
-MOST_KEYS = 1_000
 MAY_BE_ZERO = {"type_vocab_size", "num_hidden_layers", "num_decoder_layers"}
 
 
@@ -141,6 +131,28 @@ class TransformerConfig:
 
 CONFIG_FIELDS = tuple(item.name for item in dataclasses.fields(TransformerConfig))
 
+# Fields that say how a model is trained or used, not what it computes; a format may lack a place for them.
+NOT_MATHEMATICS = {
+    "application",
+    "initializer_range",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "embedding_dropout_prob",
+    "bos_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+    "model_type",
+}
+
+# What a field that is None stands for.
+FALLBACKS = {
+    "attention_head_size": "head_size",
+    "embedding_size": "hidden_size",
+    "block_norm_eps": "layer_norm_eps",
+    "mlm_norm_eps": "layer_norm_eps",
+    "embedding_dropout_prob": "hidden_dropout_prob",
+}
+
 # What bert4keras called these; accepted in its config files and as keyword arguments.
 BERT4KERAS_NAMES = {
     "max_position": "max_position_embeddings",
@@ -148,6 +160,14 @@ BERT4KERAS_NAMES = {
     "dropout_rate": "hidden_dropout_prob",
     "attention_dropout_rate": "attention_probs_dropout_prob",
 }
+
+
+def meaning(config: TransformerConfig, name: str) -> Any:
+    """A field with what None stands for filled in."""
+    value = getattr(config, name)
+    if value is None:
+        value = getattr(config, FALLBACKS.get(name, name))
+    return value
 
 
 def _problems(config: TransformerConfig) -> Iterable[str]:
@@ -212,214 +232,3 @@ class _Shown(Repr):
 
 
 shown = _Shown().repr
-
-
-@dataclass(frozen=True)
-class Key:
-    """One line of a dialect: our field, their key, and the two-way translation of values.
-
-    `values` maps all of their values that we implement to ours, the one to be written first; None: the same.
-    `default` is what a silent file means.
-    """
-
-    ours: str
-    theirs: str
-    default: Any = REQUIRED
-    values: Mapping[str, Any] | None = None
-    aliases: tuple[str, ...] = ()
-
-    def read(self, value: Any) -> Any:
-        """Our value for theirs.
-
-        Raises:
-            ValueError: it is none that we implement.
-        """
-        if self.values is None:
-            return value
-        if not isinstance(value, str) or value not in self.values:
-            supported = ", ".join(map(repr, self.values))
-            raise ValueError(f"{self.theirs} = {shown(value)} is not implemented; supported: {supported}")
-        return self.values[value]
-
-    def write(self, value: Any) -> Any:
-        """Their value for ours; one that they have no word for stays as it is, and is refused on the way back."""
-        if self.values is None:
-            return value
-        return next((theirs for theirs, ours in self.values.items() if ours == value), value)
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """A release's config format as a two-way table.
-
-    Attributes:
-        name: what errors call it.
-        keys: the translated keys.
-        fixed: our fields that this format implies and cannot express otherwise.
-        only: their keys of which we implement just these values; the first one is what a silent file means.
-        harmless: their keys (regular expressions) that do not change what the model computes.
-        constants: keys written as they are.
-        finish_read: for what is not one key to one field: called with our fields (to be changed), their dictionary,
-            and the shapes of the checkpoint's tensors (empty where there is none).
-        finish_write: the same on the way out: called with the config and their dictionary (to be changed).
-    """
-
-    name: str
-    keys: tuple[Key, ...]
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    harmless: Collection[str] = ()
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    finish_read: Callable[[dict[str, Any], Mapping[str, Any], Mapping[str, tuple[int, ...]]], None] | None = None
-    finish_write: Callable[[TransformerConfig, dict[str, Any]], None] | None = None
-
-    def accepts(self, raw: Mapping[str, Any]) -> bool:
-        """Whether a file may be meant for this dialect: it names no other model type."""
-        return raw.get("model_type") in (None, self.constants.get("model_type"))
-
-    def claims(self, raw: Mapping[str, Any]) -> bool:
-        """Whether a file says that it is of this dialect: it has all its constants."""
-        return bool(self.constants) and all(raw.get(key) == value for key, value in self.constants.items())
-
-    def missing(self, raw: Mapping[str, Any]) -> int:
-        """How many of the keys that this dialect needs a file lacks."""
-        needed = [key for key in self.keys if key.default is REQUIRED]
-        return sum(not {key.theirs, *key.aliases} & set(raw) for key in needed)
-
-    def read(
-        self,
-        raw: Mapping[str, Any],
-        source: str,
-        family: str,
-        overrides: Mapping[str, Any] | None = None,
-        ignore: Collection[str] = (),
-        tensors: Mapping[str, tuple[int, ...]] | None = None,
-    ) -> TransformerConfig:
-        """Translates a config file's dictionary.
-
-        Args:
-            raw: their keys and values.
-            source: the file's name, for errors.
-            family: the family that builds the model.
-            overrides: our fields that take precedence over the file.
-            ignore: their keys that the user vouches for.
-            tensors: shapes of the checkpoint's tensors, for what the file leaves to them.
-
-        Raises:
-            ConfigError: naming every key that is missing, unknown, or has a value that is not implemented.
-        """
-        overrides = dict(overrides or {})
-        ignore = (ignore,) if isinstance(ignore, str) else ignore
-        fields: dict[str, Any] = {"family": family, **self.fixed}
-        problems, used = [], {"model_type", *ignore}
-        if len(raw) > MOST_KEYS:
-            raise ConfigError(f"{source}: it has {len(raw)} keys; no {self.name} config has more than {MOST_KEYS}.")
-        strange = [shown(name) for name in raw if not isinstance(name, str)]
-        if strange:
-            raise ConfigError(f"{source}: the keys of a config must be strings, found {', '.join(strange[:5])}.")
-        if "model_type" in self.constants:
-            fields.setdefault("model_type", self.constants["model_type"])
-        for key in self.keys:
-            found = [name for name in (key.theirs, *key.aliases) if name in raw]
-            used.update(found)
-            if any(not _same(raw[name], raw[found[0]]) for name in found):
-                problems.append(f"{' and '.join(found)} mean the same but differ")
-            if found:
-                try:
-                    fields[key.ours] = key.read(raw[found[0]])
-                except ValueError as reason:
-                    problems.append(str(reason))
-            elif key.default is not REQUIRED:
-                fields[key.ours] = key.default
-            elif key.ours in overrides:
-                fields[key.ours] = overrides[key.ours]
-            else:
-                problems.append(f"the key {key.theirs!r} is missing")
-        for name, allowed in self.only.items():
-            used.add(name)
-            if name in raw and name not in ignore and not any(_same(raw[name], value) for value in allowed):
-                supported = " or ".join(map(repr, allowed))
-                problems.append(f"{name} = {shown(raw[name])} is not implemented; supported: {supported}")
-        known = [name for key in self.keys for name in (key.theirs, *key.aliases)] + list(self.only)
-        harmless = re.compile("|".join(f"(?:{pattern})" for pattern in self.harmless) or "(?!)")
-        for name in raw:
-            if name not in used and not harmless.fullmatch(name):
-                problems.append(_unknown(name, raw[name], known))
-        if problems:
-            raise ConfigError(
-                f"{source}: cannot be read as a {self.name} config:\n{listing(problems)}\n"
-                "A key that you know to change nothing can be named in ignore_config_keys=[...]."
-            )
-        try:
-            if self.finish_read:
-                self.finish_read(fields, raw, tensors or {})
-            return TransformerConfig(**(fields | overrides))
-        except ConfigError as reason:
-            raise ConfigError(f"{source}: {reason}") from None
-
-    def write(self, config: TransformerConfig) -> dict[str, Any]:
-        """Translates a config back; what this format cannot express is refused, not dropped.
-
-        Raises:
-            ConfigError: naming the settings that the format has no key for.
-        """
-        raw: dict[str, Any] = {}
-        for key in self.keys:
-            value = getattr(config, key.ours)
-            if value is not None or key.default is not REQUIRED:
-                raw[key.theirs] = key.write(value)
-        raw |= self.constants
-        if self.finish_write:
-            self.finish_write(config, raw)
-        try:
-            again = self.read(raw, f"a {self.name} config", config.family, {"application": config.application})
-        except ConfigError as reason:
-            raise ConfigError(f"This model's config cannot be written: {reason}") from None
-        lost = [
-            f"{name} = {getattr(config, name)!r} (it means {getattr(again, name)!r} there)"
-            for name in CONFIG_FIELDS
-            if name not in NOT_MATHEMATICS and meaning(again, name) != meaning(config, name)
-        ]
-        if lost:
-            raise ConfigError(f"A {self.name} config cannot express:\n{listing(lost)}\nSave in another format.")
-        return raw
-
-
-# Fields that say how a model is trained or used, not what it computes; a format may lack a place for them.
-NOT_MATHEMATICS = {
-    "application",
-    "initializer_range",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "embedding_dropout_prob",
-    "bos_token_id",
-    "eos_token_id",
-    "decoder_start_token_id",
-    "model_type",
-}
-
-
-# What a field that is None stands for.
-FALLBACKS = {
-    "attention_head_size": "head_size",
-    "embedding_size": "hidden_size",
-    "block_norm_eps": "layer_norm_eps",
-    "mlm_norm_eps": "layer_norm_eps",
-    "embedding_dropout_prob": "hidden_dropout_prob",
-}
-
-
-def meaning(config: TransformerConfig, name: str) -> Any:
-    """A field with what None stands for filled in."""
-    value = getattr(config, name)
-    if value is None:
-        value = getattr(config, FALLBACKS.get(name, name))
-    return value
-
-
-def _same(found: Any, allowed: Any) -> bool:
-    return type(found) is type(allowed) and found == allowed
-
-
-def _unknown(name: str, value: Any, known: Iterable[str]) -> str:
-    return f"unknown key {shown(name)} (= {shown(value)}){did_you_mean(name, known)}"

@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.config import TransformerConfig
 from tfloader.naming import google_bert
-from tfloader.naming.base import Naming, Release, renamed, row
+from tfloader.naming.base import TENSORFLOW, Naming, Release, TextFormat, renamed
+from tfloader.naming.dialect import Dialect, same
+from tfloader.naming.rows import TF
 
-KEYS = (
-    *google_bert.SIZES,
-    Key("hidden_act", "hidden_act", values=google_bert.ACTIVATIONS),
-    Key("max_position_embeddings", "max_position_embeddings", 512, aliases=("max_position",)),
-)
+KEYS = (*google_bert.SIZES, google_bert.ACTIVATION, google_bert.POSITIONS)
 FIXED = {"layer_norm_eps": 1e-5, "application": "lm"}
 
 BLOCK = "gpt/transformer/layer_{layer}"
@@ -37,11 +35,7 @@ PRE_NORM = {
 NAMING = Naming(renamed(google_bert.NAMING.rows, RENAMED), ignorable=google_bert.NAMING.ignorable)
 GPT2_NAMING = replace(
     NAMING,
-    rows=(
-        *renamed(NAMING.rows, PRE_NORM),
-        row("Output-Norm/gamma", "gpt/output/LayerNorm/gamma"),
-        row("Output-Norm/beta", "gpt/output/LayerNorm/beta"),
-    ),
+    rows=(*renamed(NAMING.rows, PRE_NORM), *TF.norm("Output-Norm", "gpt/output/LayerNorm")),
 )
 
 
@@ -58,11 +52,7 @@ def _some_segments(config: TransformerConfig, raw: dict[str, Any]) -> None:
 
 DIALECT = Dialect(
     name="bert4keras GPT",
-    keys=(
-        *KEYS,
-        Key("type_vocab_size", "type_vocab_size", 2, aliases=("segment_vocab_size",)),
-        Key("shared_segment_embeddings", "shared_segment_embeddings", False),
-    ),
+    keys=(*KEYS, google_bert.SEGMENTS, *same(shared_segment_embeddings=False)),
     fixed=FIXED,
     harmless=google_bert.GOOGLE_HARMLESS,
     finish_read=_no_table_of_its_own,
@@ -74,23 +64,24 @@ RELEASE = Release(
     name="b4k_gpt",
     title="OpenAI GPT, CDial-GPT (converted for bert4keras)",
     family="gpt",
-    formats=("tensorflow", "memory"),
+    formats=TENSORFLOW,
     signature="gpt/transformer/layer_0/attention/output/LayerNorm/gamma",
     naming=NAMING,
     config_files=("gpt_config.json", "*config*.json"),
     dialects=(DIALECT,),
     writes="tensorflow",
     written_config="gpt_config.json",
+    text_format=TextFormat(None, None),
 )
 
-GPT2_RELEASE = Release(
+GPT2_RELEASE = replace(
+    RELEASE,
     name="b4k_gpt2",
     title="GPT-2, CPM-LM (converted for bert4keras)",
     family="gpt2",
-    formats=("tensorflow", "memory"),
     signature="gpt/output/LayerNorm/gamma",
     naming=GPT2_NAMING,
     config_files=("*config*.json",),
     dialects=(GPT2_DIALECT,),
-    writes="tensorflow",
+    written_config="config.json",
 )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.config import TransformerConfig
+from tfloader.naming.dialect import Dialect, Key, same
 from tfloader.naming.google_bert import GOOGLE_HARMLESS, SIZES
 
 # T5-PEGASUS (Zhuiyi, 2021) was trained in bert4keras: these are its numbers, besides the exact gelu, and the ids of
@@ -58,10 +59,8 @@ T5_DIALECT = Dialect(
     name="bert4keras T5",
     keys=(
         *SIZES,
-        Key("hidden_act", "hidden_act"),
+        *same("hidden_act", num_decoder_layers=None, relative_attention_num_buckets=32),
         Key("attention_head_size", "attention_head_size", None, aliases=("attention_key_size",)),
-        Key("num_decoder_layers", "num_decoder_layers", None),
-        Key("relative_attention_num_buckets", "relative_attention_num_buckets", 32),
     ),
     fixed={"layer_norm_eps": 1e-6, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
     harmless=GOOGLE_HARMLESS,

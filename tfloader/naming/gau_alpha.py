@@ -7,60 +7,44 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tfloader.config import Key
 from tfloader.naming import huggingface, roformer, roformer_v2
-from tfloader.naming.base import TF_OPTIMIZER_SLOTS, Naming, Release, row
+from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, row
+from tfloader.naming.dialect import Key, revised
 
-UNIT = "Transformer-{layer}-GatedAttentionUnit"
+UNIT, BLOCK = "Transformer-{layer}-GatedAttentionUnit", "GAU_alpha/encoder/layer_{layer}/gau"
 
-
-def _rows(embeddings: str, unit: str, separator: str) -> tuple:
-    """The table under the published names, and under the dotted ones of our Hugging Face layout."""
-    return (
-        row("Embedding-Token/embeddings", f"{embeddings}{separator}word_embeddings"),
-        row("Embedding-Segment/embeddings", f"{embeddings}{separator}token_type_embeddings", part="segments"),
-        row(f"{UNIT}/i_dense/kernel", separator.join((unit, "i_dense", "kernel"))),
-        row(f"{UNIT}/o_dense/kernel", separator.join((unit, "o_dense", "kernel"))),
-        row(f"{UNIT}/q_gamma", separator.join((unit, "q_scaleoffset", "gamma"))),
-        row(f"{UNIT}/k_gamma", separator.join((unit, "k_scaleoffset", "gamma"))),
-    )
-
-
-KEYS = (
-    *(key for key in roformer.KEYS if key.ours != "embedding_size"),
-    Key("attention_head_size", "attention_key_size"),
+NAMING = Naming(
+    rows=(
+        row("Embedding-Token/embeddings", "bert/embeddings/word_embeddings"),
+        row("Embedding-Segment/embeddings", "bert/embeddings/token_type_embeddings", part="segments"),
+        row(f"{UNIT}/i_dense/kernel", f"{BLOCK}/i_dense/kernel"),
+        row(f"{UNIT}/o_dense/kernel", f"{BLOCK}/o_dense/kernel"),
+        row(f"{UNIT}/q_gamma", f"{BLOCK}/q_scaleoffset/gamma"),
+        row(f"{UNIT}/k_gamma", f"{BLOCK}/k_scaleoffset/gamma"),
+    ),
+    ignorable=TF_OPTIMIZER_SLOTS,
 )
 
 DIALECT = replace(
     roformer_v2.DIALECT,
     name="GAU-alpha",
-    keys=KEYS,
+    keys=revised(roformer.KEYS, Key("attention_head_size", "attention_key_size"), without=("embedding_size",)),
     only=roformer_v2.DIALECT.only | {"normalization": ("softmax_plus",)},
     constants={"model_type": "gau_alpha"},
 )
+HF_DIALECT = replace(DIALECT, name="GAU-alpha in Hugging Face layout", harmless=huggingface.HARMLESS)
 
 RELEASE = Release(
     name="gau_alpha",
     title="GAU-alpha (TensorFlow checkpoint)",
     family="gau_alpha",
-    formats=("tensorflow", "memory"),
+    formats=TENSORFLOW,
     signature="GAU_alpha/encoder/layer_0/gau/i_dense/kernel",
-    naming=Naming(_rows("bert/embeddings", "GAU_alpha/encoder/layer_{layer}/gau", "/"), ignorable=TF_OPTIMIZER_SLOTS),
+    naming=NAMING,
     config_files=("bert_config.json", "*config*.json"),
     dialects=(DIALECT,),
     writes="tensorflow",
     written_config="bert_config.json",
 )
-
-HF_RELEASE = replace(
-    RELEASE,
-    name="hf_gau_alpha",
-    title="GAU-alpha (Hugging Face layout)",
-    formats=("safetensors", "torch", "memory"),
-    signature="gau_alpha.encoder.layer.0.gau.i_dense.kernel",
-    naming=Naming(_rows("gau_alpha.embeddings", "gau_alpha.encoder.layer.{layer}.gau", ".")),
-    config_files=("config.json",),
-    dialects=(replace(DIALECT, name="GAU-alpha in Hugging Face layout", harmless=huggingface.HARMLESS),),
-    writes="huggingface",
-    written_config="config.json",
-)
+DOTTED = {"bert/": "gau_alpha/", "GAU_alpha/encoder/layer_": "gau_alpha/encoder/layer/"}
+HF_RELEASE = huggingface.folder_twin(RELEASE, DOTTED, HF_DIALECT)

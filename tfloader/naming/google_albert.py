@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
 from tfloader.naming import google_bert
-from tfloader.naming.base import Naming, Release, Row, renamed, row
+from tfloader.naming.base import TENSORFLOW, Naming, Release, Row, renamed
+from tfloader.naming.dialect import Dialect, same
 from tfloader.naming.hf_albert import DIALECT as HF_DIALECT
 from tfloader.naming.hf_albert import SHARING, UNUSED, check_groups
+from tfloader.naming.rows import TF
 
 WORDS = "bert/embeddings/word_embeddings"
 BLOCK = "bert/encoder/transformer/group_{group}/inner_group_{inner}"
@@ -36,8 +38,7 @@ def _shared(item: Row) -> Row:
 NAMING = Naming(
     rows=(
         *map(_shared, renamed(google_bert.NAMING.rows, NAMES)),
-        row("Embedding-Mapping/kernel", "bert/encoder/embedding_hidden_mapping_in/kernel"),
-        row("Embedding-Mapping/bias", "bert/encoder/embedding_hidden_mapping_in/bias"),
+        *TF.dense("Embedding-Mapping", "bert/encoder/embedding_hidden_mapping_in"),
     ),
     ignorable=google_bert.NAMING.ignorable,
 )
@@ -45,7 +46,7 @@ NAMING = Naming(
 
 def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> None:
     """Where a file is silent, Google's code means embeddings of 128, and bert4keras those of hidden_size."""
-    check_groups(fields)
+    check_groups(fields, raw, tensors)
     if fields["embedding_size"] is None:
         shape = tensors.get(WORDS, ())
         if len(shape) != 2:
@@ -59,7 +60,7 @@ def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
 
 DIALECT = Dialect(
     name="Google ALBERT",
-    keys=(*google_bert.DIALECT.keys, Key("embedding_size", "embedding_size", None), *SHARING),
+    keys=(*google_bert.DIALECT.keys, *same(embedding_size=None), *SHARING),
     fixed=google_bert.DIALECT.fixed,
     only={**google_bert.DIALECT.only, **UNUSED},
     harmless=google_bert.DIALECT.harmless,
@@ -71,7 +72,7 @@ RELEASE = Release(
     name="google_albert",
     title="Google ALBERT (TensorFlow checkpoint)",
     family="albert",
-    formats=("tensorflow", "memory"),
+    formats=TENSORFLOW,
     signature=f"{BLOCK}/attention_1/self/query/kernel".format(group=0, inner=0),
     naming=NAMING,
     config_files=("albert_config.json", "*config*.json"),

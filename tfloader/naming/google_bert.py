@@ -7,46 +7,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
-from tfloader.naming.base import TF_OPTIMIZER_SLOTS, Naming, Release, Transpose, row
+from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, Transpose, row
+from tfloader.naming.dialect import Dialect, Key, same
 from tfloader.naming.hf_bert import DIALECT as HF_DIALECT
+from tfloader.naming.rows import ATTENTION, FEED_FORWARD, TF
 
 BLOCK = "bert/encoder/layer_{layer}"
-ATTENTION = "Transformer-{layer}-MultiHeadSelfAttention"
-FEED_FORWARD = "Transformer-{layer}-FeedForward"
+POSITION_TABLE, SEGMENT_TABLE = "bert/embeddings/position_embeddings", "bert/embeddings/token_type_embeddings"
+dense, norm = TF.dense, TF.norm
 
 NAMING = Naming(
     rows=(
         row("Embedding-Token/embeddings", "bert/embeddings/word_embeddings"),
-        row("Embedding-Segment/embeddings", "bert/embeddings/token_type_embeddings", part="segments"),
-        row("Embedding-Position/embeddings", "bert/embeddings/position_embeddings"),
-        row("Embedding-Norm/gamma", "bert/embeddings/LayerNorm/gamma"),
-        row("Embedding-Norm/beta", "bert/embeddings/LayerNorm/beta"),
-        row(f"{ATTENTION}/query/kernel", f"{BLOCK}/attention/self/query/kernel"),
-        row(f"{ATTENTION}/query/bias", f"{BLOCK}/attention/self/query/bias"),
-        row(f"{ATTENTION}/key/kernel", f"{BLOCK}/attention/self/key/kernel"),
-        row(f"{ATTENTION}/key/bias", f"{BLOCK}/attention/self/key/bias"),
-        row(f"{ATTENTION}/value/kernel", f"{BLOCK}/attention/self/value/kernel"),
-        row(f"{ATTENTION}/value/bias", f"{BLOCK}/attention/self/value/bias"),
-        row(f"{ATTENTION}/output_dense/kernel", f"{BLOCK}/attention/output/dense/kernel"),
-        row(f"{ATTENTION}/output_dense/bias", f"{BLOCK}/attention/output/dense/bias"),
-        row(f"{ATTENTION}-Norm/gamma", f"{BLOCK}/attention/output/LayerNorm/gamma"),
-        row(f"{ATTENTION}-Norm/beta", f"{BLOCK}/attention/output/LayerNorm/beta"),
-        row(f"{FEED_FORWARD}/intermediate/kernel", f"{BLOCK}/intermediate/dense/kernel"),
-        row(f"{FEED_FORWARD}/intermediate/bias", f"{BLOCK}/intermediate/dense/bias"),
-        row(f"{FEED_FORWARD}/output_dense/kernel", f"{BLOCK}/output/dense/kernel"),
-        row(f"{FEED_FORWARD}/output_dense/bias", f"{BLOCK}/output/dense/bias"),
-        row(f"{FEED_FORWARD}-Norm/gamma", f"{BLOCK}/output/LayerNorm/gamma"),
-        row(f"{FEED_FORWARD}-Norm/beta", f"{BLOCK}/output/LayerNorm/beta"),
-        row("Pooler-Dense/kernel", "bert/pooler/dense/kernel", part="pooler"),
-        row("Pooler-Dense/bias", "bert/pooler/dense/bias", part="pooler"),
-        row("NSP-Proba/kernel", "cls/seq_relationship/output_weights", Transpose(), part="nsp"),
+        row("Embedding-Segment/embeddings", SEGMENT_TABLE, part="segments"),
+        row("Embedding-Position/embeddings", POSITION_TABLE),
+        *norm("Embedding-Norm", "bert/embeddings/LayerNorm"),
+        *dense(f"{ATTENTION}/query", f"{BLOCK}/attention/self/query"),
+        *dense(f"{ATTENTION}/key", f"{BLOCK}/attention/self/key"),
+        *dense(f"{ATTENTION}/value", f"{BLOCK}/attention/self/value"),
+        *dense(f"{ATTENTION}/output_dense", f"{BLOCK}/attention/output/dense"),
+        *norm(f"{ATTENTION}-Norm", f"{BLOCK}/attention/output/LayerNorm"),
+        *dense(f"{FEED_FORWARD}/intermediate", f"{BLOCK}/intermediate/dense"),
+        *dense(f"{FEED_FORWARD}/output_dense", f"{BLOCK}/output/dense"),
+        *norm(f"{FEED_FORWARD}-Norm", f"{BLOCK}/output/LayerNorm"),
+        *dense("Pooler-Dense", "bert/pooler/dense", "pooler"),
+        row("NSP-Proba/kernel", "cls/seq_relationship/output_weights", Transpose(), "nsp"),
         row("NSP-Proba/bias", "cls/seq_relationship/output_bias", part="nsp"),
-        row("MLM-Dense/kernel", "cls/predictions/transform/dense/kernel", part="mlm"),
-        row("MLM-Dense/bias", "cls/predictions/transform/dense/bias", part="mlm"),
-        row("MLM-Norm/gamma", "cls/predictions/transform/LayerNorm/gamma", part="mlm"),
-        row("MLM-Norm/beta", "cls/predictions/transform/LayerNorm/beta", part="mlm"),
+        *dense("MLM-Dense", "cls/predictions/transform/dense", "mlm"),
+        *norm("MLM-Norm", "cls/predictions/transform/LayerNorm", "mlm"),
         row("MLM-Bias/bias", "cls/predictions/output_bias", part="mlm"),
     ),
     ignorable=TF_OPTIMIZER_SLOTS,
@@ -54,14 +44,10 @@ NAMING = Naming(
 
 # The dimensions under the names that Google's code, bert4keras and gpt2-ml share.
 SIZES = (
-    Key("vocab_size", "vocab_size"),
-    Key("hidden_size", "hidden_size"),
-    Key("num_hidden_layers", "num_hidden_layers"),
-    Key("num_attention_heads", "num_attention_heads"),
-    Key("intermediate_size", "intermediate_size"),
+    *same("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     Key("hidden_dropout_prob", "hidden_dropout_prob", 0.1, aliases=("dropout_rate",)),
     Key("attention_probs_dropout_prob", "attention_probs_dropout_prob", 0.1, aliases=("attention_dropout_rate",)),
-    Key("initializer_range", "initializer_range", 0.02),
+    *same(initializer_range=0.02),
 )
 
 GOOGLE_HARMLESS = (
@@ -82,6 +68,9 @@ ACTIVATIONS = {
     "swish": "silu",
     "sigmoid": "sigmoid",
 }
+ACTIVATION = Key("hidden_act", "hidden_act", values=ACTIVATIONS)
+POSITIONS = Key("max_position_embeddings", "max_position_embeddings", 512, aliases=("max_position",))
+SEGMENTS = Key("type_vocab_size", "type_vocab_size", 2, aliases=("segment_vocab_size",))
 
 
 def _refuse_without_segments(config: TransformerConfig, raw: dict[str, Any]) -> None:
@@ -92,12 +81,7 @@ def _refuse_without_segments(config: TransformerConfig, raw: dict[str, Any]) -> 
 
 DIALECT = Dialect(
     name="Google BERT",
-    keys=(
-        *SIZES,
-        Key("hidden_act", "hidden_act", values=ACTIVATIONS),
-        Key("max_position_embeddings", "max_position_embeddings", 512, aliases=("max_position",)),
-        Key("type_vocab_size", "type_vocab_size", 2, aliases=("segment_vocab_size",)),
-    ),
+    keys=(*SIZES, ACTIVATION, POSITIONS, SEGMENTS),
     fixed={"layer_norm_eps": 1e-12, "pad_token_id": 0},
     only={"directionality": ("bidi",), "ln_type": ("postln",)},
     harmless=GOOGLE_HARMLESS,
@@ -108,9 +92,9 @@ RELEASE = Release(
     name="google_bert",
     title="Google BERT (TensorFlow checkpoint)",
     family="bert",
-    formats=("tensorflow", "memory"),
+    formats=TENSORFLOW,
     # RoFormer and NEZHA have all names but the first, NEZHA-GEN all but the second.
-    signature=("bert/embeddings/position_embeddings", "bert/embeddings/token_type_embeddings"),
+    signature=(POSITION_TABLE, SEGMENT_TABLE),
     # Google's ALBERT, and brightmart's first one.
     lacks=(
         "bert/encoder/transformer/group_0/inner_group_0/attention_1/self/query/kernel",

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tfloader.config import Dialect, Key
-from tfloader.naming import google_bert
-from tfloader.naming.base import Naming, Release, Row, renamed, row
+from tfloader.naming import google_bert, huggingface
+from tfloader.naming.base import TENSORFLOW, Naming, Release, Row, renamed
+from tfloader.naming.dialect import Dialect, revised, same
 from tfloader.naming.hf_electra import DIALECT as HF_DIALECT
 from tfloader.naming.hf_electra import GENERATOR_DIALECT as HF_GENERATOR_DIALECT
 from tfloader.naming.hf_electra import write_embedding_size
+from tfloader.naming.rows import TF
 
 HEAD = {
     "cls/predictions/transform/": "generator_predictions/",
@@ -28,18 +29,15 @@ def _rows(scope: str, head: Mapping[str, str]) -> tuple[Row, ...]:
     body = {"bert/embeddings/": "electra/embeddings/", "bert/encoder/": f"{scope}/encoder/"}
     return (
         *renamed(google_bert.NAMING.rows, {**body, **head, "bert/pooler/": None, "cls/": None}),
-        row("Embedding-Mapping/kernel", f"{scope}/embeddings_project/kernel"),
-        row("Embedding-Mapping/bias", f"{scope}/embeddings_project/bias"),
+        *TF.dense("Embedding-Mapping", f"{scope}/embeddings_project"),
     )
 
 
 NAMING = Naming(
     rows=(
         *_rows("electra", head={}),
-        row("Discriminator-Dense/kernel", "discriminator_predictions/dense/kernel", part="discriminator"),
-        row("Discriminator-Dense/bias", "discriminator_predictions/dense/bias", part="discriminator"),
-        row("Discriminator-Prediction/kernel", "discriminator_predictions/dense_1/kernel", part="discriminator"),
-        row("Discriminator-Prediction/bias", "discriminator_predictions/dense_1/bias", part="discriminator"),
+        *TF.dense("Discriminator-Dense", "discriminator_predictions/dense", "discriminator"),
+        *TF.dense("Discriminator-Prediction", "discriminator_predictions/dense_1", "discriminator"),
     ),
     ignorable=(*google_bert.NAMING.ignorable, "^generator(_predictions)?/"),
 )
@@ -51,11 +49,7 @@ GENERATOR_NAMING = Naming(
 
 DIALECT = Dialect(
     name="ELECTRA",
-    keys=(
-        *(key for key in google_bert.DIALECT.keys if key.ours != "hidden_act"),
-        Key("hidden_act", "hidden_act", values={"gelu": "gelu"}),
-        Key("embedding_size", "embedding_size", None),
-    ),
+    keys=(*revised(google_bert.DIALECT.keys, huggingface.EXACT_GELU), *same(embedding_size=None)),
     fixed=google_bert.DIALECT.fixed,
     only=google_bert.DIALECT.only,
     harmless=google_bert.DIALECT.harmless,
@@ -66,7 +60,7 @@ RELEASE = Release(
     name="google_electra",
     title="Google ELECTRA (TensorFlow checkpoint)",
     family="electra",
-    formats=("tensorflow", "memory"),
+    formats=TENSORFLOW,
     signature="electra/encoder/layer_0/attention/self/query/kernel",
     naming=NAMING,
     config_files=("*discriminator*.json", "electra_config.json", "*config*.json"),

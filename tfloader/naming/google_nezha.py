@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tfloader.config import Dialect, Key
 from tfloader.naming import google_bert
 from tfloader.naming.base import renamed
+from tfloader.naming.dialect import Dialect, Key, same
+from tfloader.naming.google_bert import POSITION_TABLE, SEGMENT_TABLE
 from tfloader.naming.hf_nezha import DIALECT as HF_DIALECT
-
-POSITIONS, SEGMENTS = "bert/embeddings/position_embeddings", "bert/embeddings/token_type_embeddings"
 
 DIALECT = Dialect(
     name="NEZHA",
     keys=(
         *google_bert.SIZES,
-        Key("hidden_act", "hidden_act", values=google_bert.ACTIVATIONS),
-        Key("type_vocab_size", "type_vocab_size", 2, aliases=("segment_vocab_size",)),
+        google_bert.ACTIVATION,
+        google_bert.SEGMENTS,
         Key("relative_attention_max_distance", "max_relative_position", 64),
-        Key("layer_norm_eps", "layer_norm_eps", 1e-12),
-        Key("mlm_norm_eps", "mlm_norm_eps", None),
+        *same(layer_norm_eps=1e-12, mlm_norm_eps=None),
     ),
     fixed={"pad_token_id": 0},
     only={"use_relative_position": (True,), "directionality": ("bidi",)},
@@ -37,8 +35,8 @@ RELEASE = replace(
     title="NEZHA (TensorFlow checkpoint)",
     family="nezha",
     signature="bert/embeddings/LayerNorm/gamma",
-    lacks=(POSITIONS, "bert/encoder/embedding_hidden_mapping_in/kernel"),
-    naming=replace(google_bert.NAMING, rows=renamed(google_bert.NAMING.rows, {POSITIONS: None})),
+    lacks=(POSITION_TABLE, "bert/encoder/embedding_hidden_mapping_in/kernel"),
+    naming=replace(google_bert.NAMING, rows=renamed(google_bert.NAMING.rows, {POSITION_TABLE: None})),
     dialects=(DIALECT, HF_DIALECT),
 )
 
@@ -48,7 +46,7 @@ GEN_DIALECT = replace(
     keys=(
         *google_bert.SIZES,
         Key("hidden_act", "hidden_act", values=google_bert.ACTIVATIONS | {"gelu": "gelu"}),
-        Key("max_position_embeddings", "max_position_embeddings", 512, aliases=("max_position",)),
+        google_bert.POSITIONS,
     ),
     fixed={**google_bert.DIALECT.fixed, "application": "lm", "type_vocab_size": 0},
     harmless=(*google_bert.GOOGLE_HARMLESS, "type_vocab_size|segment_vocab_size"),
@@ -60,9 +58,9 @@ GEN_RELEASE = replace(
     google_bert.RELEASE,
     name="nezha_gen",
     title="NEZHA-GEN (TensorFlow checkpoint)",
-    signature=POSITIONS,
-    lacks=(SEGMENTS,),
-    naming=replace(google_bert.NAMING, rows=renamed(google_bert.NAMING.rows, {SEGMENTS: None})),
+    signature=POSITION_TABLE,
+    lacks=(SEGMENT_TABLE,),
+    naming=replace(google_bert.NAMING, rows=renamed(google_bert.NAMING.rows, {SEGMENT_TABLE: None})),
     config_files=("*config*.json",),
     dialects=(GEN_DIALECT,),
     model_types=("nezha_gen",),

@@ -5,88 +5,63 @@
 
 from __future__ import annotations
 
-from tfloader.config import Dialect, Key
+from dataclasses import replace
+
 from tfloader.naming import huggingface
-from tfloader.naming.base import TF_OPTIMIZER_SLOTS, Naming, Release, row
+from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, TextFormat, row
+from tfloader.naming.dialect import Dialect, Key, revised
 from tfloader.naming.google_bert import GOOGLE_HARMLESS, SIZES
+from tfloader.naming.rows import ATTENTION, FEED_FORWARD, TF
 
-ATTENTION = "Transformer-{layer}-MultiHeadSelfAttention"
-FEED_FORWARD = "Transformer-{layer}-FeedForward"
+BLOCK = "newslm/layer{layer:02d}"
+dense, norm = TF.dense, TF.norm
 
-
-def _rows(block: str, embeddings: str, separator: str) -> tuple:
-    """The table under the published names, and under the dotted ones of our Hugging Face layout."""
-
-    def dense(ours: str, theirs: str) -> tuple:
-        name = f"{block}{separator}{theirs}{separator}"
-        return row(f"{ours}/kernel", f"{name}kernel"), row(f"{ours}/bias", f"{name}bias")
-
-    def norm(ours: str, theirs: str) -> tuple:
-        name = f"{theirs}{separator}"
-        return row(f"{ours}/gamma", f"{name}gamma"), row(f"{ours}/beta", f"{name}beta")
-
-    return (
-        row("Embedding-Token/embeddings", f"{embeddings}{separator}word_embed"),
-        row("Embedding-Position/embeddings", f"{embeddings}{separator}pos_embed"),
-        *norm("Embedding-Norm", f"{embeddings}{separator}LayerNorm_embed_norm"),
-        *dense(f"{ATTENTION}/query", "query_layer"),
-        *dense(f"{ATTENTION}/key", "key_layer"),
-        *dense(f"{ATTENTION}/value", "value_layer"),
-        *dense(f"{ATTENTION}/output_dense", "context_projection_layer"),
-        *norm(f"{FEED_FORWARD}-Norm-0", f"{block}{separator}LayerNorm_mlp_ln0"),
-        *dense(f"{FEED_FORWARD}/intermediate", "intermediate"),
-        *dense(f"{FEED_FORWARD}/output_dense", "output"),
-        *norm(f"{FEED_FORWARD}-Norm-1", f"{block}{separator}LayerNorm_mlp_ln1"),
-    )
-
-
-FIXED = {"layer_norm_eps": 1e-5, "application": "lm", "pad_token_id": None}
+NAMING = Naming(
+    rows=(
+        row("Embedding-Token/embeddings", "newslm/embeddings/word_embed"),
+        row("Embedding-Position/embeddings", "newslm/embeddings/pos_embed"),
+        *norm("Embedding-Norm", "newslm/embeddings/LayerNorm_embed_norm"),
+        *dense(f"{ATTENTION}/query", f"{BLOCK}/query_layer"),
+        *dense(f"{ATTENTION}/key", f"{BLOCK}/key_layer"),
+        *dense(f"{ATTENTION}/value", f"{BLOCK}/value_layer"),
+        *dense(f"{ATTENTION}/output_dense", f"{BLOCK}/context_projection_layer"),
+        *norm(f"{FEED_FORWARD}-Norm-0", f"{BLOCK}/LayerNorm_mlp_ln0"),
+        *dense(f"{FEED_FORWARD}/intermediate", f"{BLOCK}/intermediate"),
+        *dense(f"{FEED_FORWARD}/output_dense", f"{BLOCK}/output"),
+        *norm(f"{FEED_FORWARD}-Norm-1", f"{BLOCK}/LayerNorm_mlp_ln1"),
+    ),
+    ignorable=TF_OPTIMIZER_SLOTS,
+)
 
 DIALECT = Dialect(
     name="GPT2_ML",
     keys=(
         *SIZES,
-        # The published code computes the exact gelu, whatever stands here.
-        Key("hidden_act", "hidden_act", values={"gelu": "gelu"}),
+        huggingface.EXACT_GELU,
         Key("max_position_embeddings", "max_position_embeddings", 1024, aliases=("max_position",)),
     ),
-    fixed=FIXED,
+    fixed={"layer_norm_eps": 1e-5, "application": "lm", "pad_token_id": None},
     harmless=GOOGLE_HARMLESS,
+)
+HF_DIALECT = replace(
+    DIALECT,
+    name="GPT2_ML in Hugging Face layout",
+    keys=revised(DIALECT.keys, Key("hidden_act", "hidden_act", values=huggingface.ACTIVATIONS)),
+    only=huggingface.ONLY,
+    harmless=huggingface.HARMLESS,
+    constants={"model_type": "gpt2_ml"},
 )
 
 RELEASE = Release(
     name="gpt2_ml",
     title="GPT2_ML (TensorFlow checkpoint)",
     family="gpt2_ml",
-    formats=("tensorflow", "memory"),
+    formats=TENSORFLOW,
     signature="newslm/embeddings/word_embed",
-    naming=Naming(_rows("newslm/layer{layer:02d}", "newslm/embeddings", "/"), ignorable=TF_OPTIMIZER_SLOTS),
+    naming=NAMING,
     config_files=("*config*.json", "mega.json", "base.json", "large.json"),
     dialects=(DIALECT,),
     writes="tensorflow",
+    text_format=TextFormat(None, None),
 )
-
-# Hugging Face has no such model: the same layout of files, under its own model_type.
-HF_RELEASE = Release(
-    name="hf_gpt2_ml",
-    title="GPT2_ML (Hugging Face layout)",
-    family="gpt2_ml",
-    formats=("safetensors", "torch", "memory"),
-    signature="newslm.embeddings.word_embed",
-    naming=Naming(_rows("newslm.layer.{layer}", "newslm.embeddings", ".")),
-    config_files=("config.json",),
-    dialects=(
-        Dialect(
-            name="GPT2_ML in Hugging Face layout",
-            keys=(
-                *(key for key in DIALECT.keys if key.ours != "hidden_act"),
-                Key("hidden_act", "hidden_act", values=huggingface.ACTIVATIONS),
-            ),
-            fixed=FIXED,
-            only=huggingface.ONLY,
-            harmless=huggingface.HARMLESS,
-            constants={"model_type": "gpt2_ml"},
-        ),
-    ),
-    writes="huggingface",
-)
+HF_RELEASE = huggingface.folder_twin(RELEASE, {BLOCK: "newslm/layer/{layer}"}, HF_DIALECT)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfloader.config import LIMITS, Key, TransformerConfig
+from tfloader.config import LIMITS, TransformerConfig
 from tfloader.errors import ConfigError
-from tfloader.naming import hf_bert
+from tfloader.naming import hf_bert, huggingface
 from tfloader.naming.base import Duplicate, Naming, Release, row
-from tfloader.naming.hf_bert import dense, norm
+from tfloader.naming.dialect import same
+from tfloader.naming.rows import TORCH
 
 BLOCK = "albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}"
 ATTENTION = "{block}-MultiHeadSelfAttention"
 FEED_FORWARD = "{block}-FeedForward"
+dense, norm = TORCH.dense, TORCH.norm
 
 NAMING = Naming(
     rows=(
@@ -37,10 +39,7 @@ NAMING = Naming(
         *norm("MLM-Norm", "predictions.LayerNorm", "mlm"),
         row("MLM-Bias/bias", "predictions.bias", part="mlm"),
     ),
-    old_names=(
-        *hf_bert.NAMING.old_names[:-1],
-        (r"^(embeddings|encoder|pooler)\.", r"albert.\1."),  # AlbertModel saved alone
-    ),
+    old_names=huggingface.old_names("albert."),
     ignorable=hf_bert.NAMING.ignorable,
     duplicates=(
         Duplicate("predictions.decoder.weight", "albert.embeddings.word_embeddings.weight"),
@@ -50,7 +49,7 @@ NAMING = Naming(
 
 MOST_LAYERS = LIMITS["num_hidden_layers"]
 # Of a file that says nothing of it, all layers are the same block.
-SHARING = (Key("num_hidden_groups", "num_hidden_groups", 1), Key("inner_group_num", "inner_group_num", 1))
+SHARING = same(num_hidden_groups=1, inner_group_num=1)
 # Keys that neither Google's code nor Hugging Face's has a use for, with the values that they always have.
 UNUSED = {
     "net_structure_type": (0,),
@@ -61,7 +60,7 @@ UNUSED = {
 }
 
 
-def check_groups(fields: Mapping[str, Any]) -> None:
+def check_groups(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
     """Google's code and Hugging Face's find a layer's group in floating-point numbers, which can go one astray."""
     layers, groups = fields["num_hidden_layers"], fields["num_hidden_groups"]
     if any(not isinstance(number, int) or not 0 < number <= MOST_LAYERS for number in (layers, groups)):
@@ -71,53 +70,34 @@ def check_groups(fields: Mapping[str, Any]) -> None:
             raise ConfigError(f"num_hidden_groups = {groups} is not implemented for {layers} layers.")
 
 
-def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
-    """There is no causal ALBERT in Hugging Face's code; the application is a note of ours."""
-    check_groups(fields)
-    noted = raw.get("tfloader")
-    if isinstance(noted, dict) and "application" in noted:
-        fields["application"] = noted["application"]
-
-
 def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
     if config.embedding_size in (None, config.hidden_size):
         raise ConfigError(
             "Hugging Face's ALBERT has a matrix behind the embeddings even where embedding_size equals hidden_size; "
             "this model has none. Save as 'tensorflow'."
         )
-    if config.application != "encoder":
-        raw["tfloader"] = {"application": config.application}
 
 
 DIALECT = replace(
     hf_bert.DIALECT,
     name="Hugging Face ALBERT",
-    keys=(*hf_bert.DIALECT.keys, Key("embedding_size", "embedding_size"), *SHARING),
+    keys=(*hf_bert.DIALECT.keys, *same("embedding_size"), *SHARING),
     only={**hf_bert.DIALECT.only, "is_decoder": (False,), **UNUSED},
     constants={"model_type": "albert"},
-    finish_read=_finish_read,
+    notes={"application": "encoder"},  # there is no causal ALBERT in Hugging Face's code
+    finish_read=check_groups,
     finish_write=_finish_write,
 )
-
-
-def _architecture(names: Collection[str]) -> tuple[str, str]:
-    """The class that holds just these tensors, and the prefix that its files lack (AlbertModel saved alone)."""
-    if any(name.startswith("sop_classifier") for name in names):
-        return "AlbertForPreTraining", ""
-    if any(name.startswith("predictions") for name in names):
-        return "AlbertForMaskedLM", ""
-    return "AlbertModel", "albert."
 
 
 RELEASE = Release(
     name="hf_albert",
     title="Hugging Face ALBERT",
     family="albert",
-    formats=("safetensors", "torch", "memory"),
     signature="albert.encoder.embedding_hidden_mapping_in.weight",
     naming=NAMING,
-    config_files=("config.json",),
     dialects=(DIALECT,),
-    writes="huggingface",
-    architecture=_architecture,
+    architectures={"nsp": "AlbertForPreTraining", "mlm": "AlbertForMaskedLM", None: "AlbertModel"},
+    body="albert.",
+    **huggingface.FOLDER,
 )

@@ -5,33 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.config import TransformerConfig
 from tfloader.naming import huggingface
-from tfloader.naming.base import Duplicate, Naming, Release, Transpose, row
+from tfloader.naming.base import Duplicate, Naming, Release, Row, renamed, row
+from tfloader.naming.dialect import Dialect, Key, same
+from tfloader.naming.rows import ATTENTION, FEED_FORWARD, TORCH
 
 BLOCK = "bert.encoder.layer.{layer}"
-ATTENTION = "Transformer-{layer}-MultiHeadSelfAttention"
-FEED_FORWARD = "Transformer-{layer}-FeedForward"
-
-
-def dense(ours: str, theirs: str, part: str | None = None) -> tuple:
-    return (
-        row(f"{ours}/kernel", f"{theirs}.weight", Transpose(), part),
-        row(f"{ours}/bias", f"{theirs}.bias", part=part),
-    )
-
-
-def norm(ours: str, theirs: str, part: str | None = None) -> tuple:
-    return row(f"{ours}/gamma", f"{theirs}.weight", part=part), row(f"{ours}/beta", f"{theirs}.bias", part=part)
-
+POSITION_TABLE = "bert.embeddings.position_embeddings.weight"
+dense, norm = TORCH.dense, TORCH.norm
 
 NAMING = Naming(
     rows=(
         row("Embedding-Token/embeddings", "bert.embeddings.word_embeddings.weight"),
-        row("Embedding-Position/embeddings", "bert.embeddings.position_embeddings.weight"),
+        row("Embedding-Position/embeddings", POSITION_TABLE),
         row("Embedding-Segment/embeddings", "bert.embeddings.token_type_embeddings.weight", part="segments"),
         *norm("Embedding-Norm", "bert.embeddings.LayerNorm"),
         *dense(f"{ATTENTION}/query", f"{BLOCK}.attention.self.query"),
@@ -48,12 +39,7 @@ NAMING = Naming(
         *norm("MLM-Norm", "cls.predictions.transform.LayerNorm", "mlm"),
         row("MLM-Bias/bias", "cls.predictions.bias", part="mlm"),
     ),
-    old_names=(
-        (r"^(module\.)+", ""),  # saved from torch's DataParallel
-        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
-        (r"LayerNorm\.beta$", "LayerNorm.bias"),
-        (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # BertModel saved alone
-    ),
+    old_names=huggingface.old_names("bert."),
     ignorable=(r"(^|\.)embeddings\.(position_ids|token_type_ids)$",),
     duplicates=(
         Duplicate("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
@@ -62,43 +48,33 @@ NAMING = Naming(
 )
 
 
-# What Hugging Face's key words cannot say, and what silence means.
-NOTES = {"application": "encoder", "mlm_norm_eps": None}
+def naming_of(body: str, names: Mapping[str, str | None], more: Iterable[Row] = ()) -> Naming:
+    """BERT's table for one of its kin: what the names of its body begin with, its other names, and its further rows."""
+    return replace(
+        NAMING,
+        rows=(*renamed(NAMING.rows, {**names, "bert.": body}), *more),
+        old_names=huggingface.old_names(body),
+        duplicates=tuple(replace(copy, of=copy.of.replace("bert.", body)) for copy in NAMING.duplicates),
+    )
 
 
-def _read_notes(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
-    """A BERT marked as decoder attends causally; our own notes say more: "unilm", and an epsilon of the head's own."""
+def _read_decoder(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
+    """A BERT marked as decoder attends causally."""
     if raw.get("is_decoder"):
         fields["application"] = "lm"
-    noted = raw.get("tfloader")
-    if isinstance(noted, dict):
-        fields |= {name: noted[name] for name in NOTES if name in noted}
 
 
-def _write_notes(config: TransformerConfig, raw: dict[str, Any]) -> None:
+def _write_decoder(config: TransformerConfig, raw: dict[str, Any]) -> None:
     raw["is_decoder"] = config.application == "lm"
-    notes = {name: getattr(config, name) for name, silent in NOTES.items() if getattr(config, name) != silent}
-    if notes:
-        raw["tfloader"] = notes
 
 
 DIALECT = Dialect(
     name="Hugging Face BERT",
     keys=(
-        Key("vocab_size", "vocab_size"),
-        Key("hidden_size", "hidden_size"),
-        Key("num_hidden_layers", "num_hidden_layers"),
-        Key("num_attention_heads", "num_attention_heads"),
-        Key("intermediate_size", "intermediate_size"),
+        *same("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
         Key("hidden_act", "hidden_act", values=huggingface.ACTIVATIONS),
-        Key("max_position_embeddings", "max_position_embeddings"),
-        Key("type_vocab_size", "type_vocab_size", 2),
-        Key("layer_norm_eps", "layer_norm_eps", 1e-12),
-        Key("hidden_dropout_prob", "hidden_dropout_prob", 0.1),
-        Key("attention_probs_dropout_prob", "attention_probs_dropout_prob", 0.1),
-        Key("initializer_range", "initializer_range", 0.02),
-        Key("pad_token_id", "pad_token_id", 0),
-        Key("eos_token_id", "eos_token_id", None),
+        *same("max_position_embeddings", type_vocab_size=2, layer_norm_eps=1e-12, hidden_dropout_prob=0.1),
+        *same(attention_probs_dropout_prob=0.1, initializer_range=0.02, pad_token_id=0, eos_token_id=None),
     ),
     only={
         **huggingface.ONLY,
@@ -108,40 +84,20 @@ DIALECT = Dialect(
     },
     harmless=huggingface.HARMLESS,
     constants={"model_type": "bert"},
-    finish_read=_read_notes,
-    finish_write=_write_notes,
+    notes={"application": "encoder", "mlm_norm_eps": None},
+    finish_read=_read_decoder,
+    finish_write=_write_decoder,
 )
-
-
-def _architecture(names: Collection[str]) -> tuple[str, str]:
-    """The class that holds just these tensors, and the prefix that its files lack (BertModel saved alone)."""
-    if any(name.startswith("cls.seq_relationship") for name in names):
-        return "BertForPreTraining", ""
-    if any(name.startswith("cls.predictions") for name in names):
-        return "BertForMaskedLM", ""
-    return "BertModel", "bert."
-
 
 RELEASE = Release(
     name="hf_bert",
     title="Hugging Face BERT",
     family="bert",
-    formats=("safetensors", "torch", "memory"),
-    signature="bert.embeddings.position_embeddings.weight",
+    signature=POSITION_TABLE,
     naming=NAMING,
-    config_files=("config.json",),
     dialects=(DIALECT,),
-    writes="huggingface",
-    architecture=_architecture,
+    architectures={"nsp": "BertForPreTraining", "mlm": "BertForMaskedLM", None: "BertModel"},
+    body="bert.",
+    **huggingface.FOLDER,
 )
-
-H5_RELEASE = Release(
-    name="hf_bert_h5",
-    title="Hugging Face BERT (tf_model.h5)",
-    family="bert",
-    formats=("hdf5",),
-    signature=RELEASE.signature,
-    naming=huggingface.h5_naming(NAMING),
-    config_files=RELEASE.config_files,
-    dialects=RELEASE.dialects,
-)
+H5_RELEASE = huggingface.h5_twin(RELEASE)

@@ -5,25 +5,21 @@ Discriminator and generator are models of one type; their heads tell them apart.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from tfloader.config import Key, TransformerConfig
-from tfloader.naming import hf_bert
-from tfloader.naming.base import Duplicate, Naming, Release, renamed, row
-from tfloader.naming.hf_bert import dense, norm
+from tfloader.config import TransformerConfig
+from tfloader.naming import hf_bert, huggingface
+from tfloader.naming.base import Duplicate, Release, row
+from tfloader.naming.dialect import revised, same
+from tfloader.naming.rows import TORCH
 
-BODY = Naming(
-    rows=(
-        *renamed(hf_bert.NAMING.rows, {"bert.pooler.": None, "bert.": "electra.", "cls.": None}),
-        *dense("Embedding-Mapping", "electra.embeddings_project"),
+dense, norm = TORCH.dense, TORCH.norm
+BODY = replace(
+    hf_bert.naming_of(
+        "electra.", {"bert.pooler.": None, "cls.": None}, dense("Embedding-Mapping", "electra.embeddings_project")
     ),
-    old_names=(
-        *hf_bert.NAMING.old_names[:-1],
-        (r"^(embeddings|embeddings_project|encoder|pooler)\.", r"electra.\1."),  # ElectraModel saved alone
-    ),
-    ignorable=hf_bert.NAMING.ignorable,
+    duplicates=(),
 )
 
 NAMING = replace(
@@ -60,45 +56,29 @@ def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
 DIALECT = replace(
     hf_bert.DIALECT,
     name="Hugging Face ELECTRA",
-    keys=(*hf_bert.DIALECT.keys, Key("embedding_size", "embedding_size", 128)),
+    keys=(*hf_bert.DIALECT.keys, *same(embedding_size=128)),
     harmless=(*hf_bert.DIALECT.harmless, "summary_last_dropout"),
     constants={"model_type": "electra"},
     finish_write=_finish_write,
 )
-# The generator's head has the exact gelu, whatever the file says.
 GENERATOR_DIALECT = replace(
     DIALECT,
     name="Hugging Face ELECTRA generator",
-    keys=tuple(
-        Key("hidden_act", "hidden_act", values={"gelu": "gelu"}) if key.ours == "hidden_act" else key
-        for key in DIALECT.keys
-    ),
+    keys=revised(DIALECT.keys, huggingface.EXACT_GELU),
 )
-
-
-def _architecture(names: Collection[str]) -> tuple[str, str]:
-    """The class that holds just these tensors, and the prefix that its files lack (ElectraModel saved alone)."""
-    if any(name.startswith("discriminator_predictions") for name in names):
-        return "ElectraForPreTraining", ""
-    if any(name.startswith("generator_predictions") for name in names):
-        return "ElectraForMaskedLM", ""
-    return "ElectraModel", "electra."
-
 
 RELEASE = Release(
     name="hf_electra",
     title="Hugging Face ELECTRA",
     family="electra",
-    formats=("safetensors", "torch", "memory"),
     signature="electra.embeddings.word_embeddings.weight",
     lacks=("electra.pooler.dense.weight", "generator_predictions.dense.weight"),
     naming=NAMING,
-    config_files=("config.json",),
     dialects=(DIALECT,),
-    writes="huggingface",
-    architecture=_architecture,
+    architectures={"discriminator": "ElectraForPreTraining", "mlm": "ElectraForMaskedLM", None: "ElectraModel"},
+    body="electra.",
+    **huggingface.FOLDER,
 )
-
 GENERATOR_RELEASE = replace(
     RELEASE,
     name="hf_electra_generator",

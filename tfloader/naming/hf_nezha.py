@@ -5,27 +5,25 @@ Huawei's files have BERT's names and `"use_relative_position": true`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
-from tfloader.config import Key
 from tfloader.naming import hf_bert
-from tfloader.naming.base import Naming, renamed
+from tfloader.naming.dialect import Key, revised
 
-BERT, NEZHA = "bert.", "nezha."
-NAMING = Naming(
-    rows=renamed(hf_bert.NAMING.rows, {"bert.embeddings.position_embeddings": None, BERT: NEZHA}),
-    old_names=(*hf_bert.NAMING.old_names, (r"^bert\.", NEZHA)),
-    ignorable=(*hf_bert.NAMING.ignorable, r"\.relative_positions_encoding\.positions_encoding$"),
-    duplicates=tuple(replace(copy, of=copy.of.replace(BERT, NEZHA)) for copy in hf_bert.NAMING.duplicates),
+KIN = hf_bert.naming_of("nezha.", {hf_bert.POSITION_TABLE: None})
+NAMING = replace(
+    KIN,
+    old_names=(*KIN.old_names, (r"^bert\.", "nezha.")),
+    ignorable=(*KIN.ignorable, r"\.relative_positions_encoding\.positions_encoding$"),
 )
 
 DIALECT = replace(
     hf_bert.DIALECT,
     name="Hugging Face NEZHA",
-    keys=(
-        *(key for key in hf_bert.DIALECT.keys if key.ours != "max_position_embeddings"),
+    keys=revised(
+        hf_bert.DIALECT.keys,
         Key("relative_attention_max_distance", "max_relative_position", 64),
+        without=("max_position_embeddings",),
     ),
     only={
         **{key: values for key, values in hf_bert.DIALECT.only.items() if key != "position_embedding_type"},
@@ -35,12 +33,6 @@ DIALECT = replace(
     harmless=(*hf_bert.DIALECT.harmless, "max_position_embeddings"),
     constants={"model_type": "nezha"},
 )
-
-
-def _architecture(names: Collection[str]) -> tuple[str, str]:
-    architecture, prefix = hf_bert.RELEASE.architecture(names)
-    return architecture.replace("Bert", "Nezha"), prefix.replace(BERT, NEZHA)
-
 
 RELEASE = replace(
     hf_bert.RELEASE,
@@ -52,5 +44,6 @@ RELEASE = replace(
     naming=NAMING,
     config_files=("config.json", "bert_config.json"),
     dialects=(DIALECT,),
-    architecture=_architecture,
+    architectures={"nsp": "NezhaForPreTraining", "mlm": "NezhaForMaskedLM", None: "NezhaModel"},
+    body="nezha.",
 )

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
 from tfloader.naming import hf_gpt2, huggingface
 from tfloader.naming.base import Duplicate, Naming, Release, renamed
+from tfloader.naming.dialect import Dialect, Key, revised
 
 RENAMED = {
     "transformer.wte.": "transformer.tokens_embed.",
@@ -22,10 +23,7 @@ ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "si
 
 NAMING = Naming(
     rows=renamed(hf_gpt2.NAMING.rows, RENAMED),
-    old_names=(
-        (r"^(module\.)+", ""),
-        (r"^(tokens_embed|positions_embed|h)\.", r"transformer.\1."),  # OpenAIGPTModel saved alone
-    ),
+    old_names=huggingface.old_names("transformer.", "tokens_embed|positions_embed|h"),
     ignorable=(r"\.attn\.bias$", r"(^|\.)position_ids$"),  # constant causal masks and positions
     duplicates=(Duplicate("lm_head.weight", "transformer.tokens_embed.weight"),),
 )
@@ -34,9 +32,6 @@ NAMING = Naming(
 def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
     if isinstance(fields.get("hidden_size"), int):
         fields["intermediate_size"] = 4 * fields["hidden_size"]
-    noted = raw.get("tfloader")
-    if isinstance(noted, dict):
-        fields["shared_segment_embeddings"] = noted.get("shared_segment_embeddings", False)
 
 
 def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
@@ -48,21 +43,20 @@ def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
         )
     if config.embedding_dropout_prob is None:  # transformers wants a number
         raw["embd_pdrop"] = config.hidden_dropout_prob
-    if config.shared_segment_embeddings:  # to transformers, token_type_ids are always such segments
-        raw["tfloader"] = {"shared_segment_embeddings": True}
 
 
-_OTHERS = ("intermediate_size", "hidden_act")
 DIALECT = Dialect(
     name="Hugging Face openai-gpt",
-    keys=(
-        *(key for key in hf_gpt2.DIALECT.keys if key.ours not in _OTHERS),
+    keys=revised(
+        hf_gpt2.DIALECT.keys,
         Key("hidden_act", "afn", "gelu_tanh", values=ACTIVATIONS),
+        without=("intermediate_size",),
     ),
     fixed={"application": "lm", "intermediate_size": 0},
     only={**huggingface.ONLY, "n_special": (0,), "tie_word_embeddings": (True,)},
     harmless=(*huggingface.HARMLESS, "n_ctx|pad_token_id|predict_special_tokens|is_decoder"),
     constants={"model_type": "openai-gpt"},
+    notes={"shared_segment_embeddings": False},  # to transformers, token_type_ids are always such segments
     finish_read=_finish_read,
     finish_write=_finish_write,
 )
@@ -71,11 +65,10 @@ RELEASE = Release(
     name="hf_openai_gpt",
     title="Hugging Face OpenAI GPT",
     family="gpt",
-    formats=("safetensors", "torch", "memory"),
     signature="transformer.tokens_embed.weight",
     naming=NAMING,
-    config_files=("config.json",),
     dialects=(DIALECT,),
-    writes="huggingface",
-    architecture=lambda names: ("OpenAIGPTLMHeadModel", ""),
+    text_format=hf_gpt2.RELEASE.text_format,
+    architectures={None: "OpenAIGPTLMHeadModel"},
+    **huggingface.FOLDER,
 )

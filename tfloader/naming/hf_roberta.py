@@ -6,28 +6,25 @@ RoBERTas are BERTs, published as such.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfloader.config import Key, TransformerConfig
+from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
-from tfloader.naming import hf_bert
-from tfloader.naming.base import Duplicate, Naming, Release, renamed
+from tfloader.naming import hf_bert, huggingface
+from tfloader.naming.base import Duplicate, Release, TextFormat
+from tfloader.naming.dialect import revised, same
 
-TRANSFORM = "cls.predictions.transform"
 NAMES = {
-    "bert.": "roberta.",
-    f"{TRANSFORM}.dense": "lm_head.dense",
-    f"{TRANSFORM}.LayerNorm": "lm_head.layer_norm",
+    "cls.predictions.transform.dense": "lm_head.dense",
+    "cls.predictions.transform.LayerNorm": "lm_head.layer_norm",
     "cls.predictions.": "lm_head.",
     "cls.seq_relationship.": None,
 }
 
-NAMING = Naming(
-    rows=renamed(hf_bert.NAMING.rows, NAMES),
-    old_names=(*hf_bert.NAMING.old_names[:-1], (r"^(embeddings|encoder|pooler)\.", r"roberta.\1.")),
-    ignorable=hf_bert.NAMING.ignorable,
+NAMING = replace(
+    hf_bert.naming_of("roberta.", NAMES),
     duplicates=(
         Duplicate("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
         Duplicate("lm_head.decoder.bias", "lm_head.bias"),
@@ -49,38 +46,35 @@ def _write_positions(config: TransformerConfig, raw: dict[str, Any]) -> None:
     raw["max_position_embeddings"] += config.pad_token_id + 1
 
 
-# What RoBERTa's own code takes for granted where a file is silent; its head has the exact gelu, whatever the file says.
-KEYS = {
-    "hidden_act": Key("hidden_act", "hidden_act", values={"gelu": "gelu"}),
-    "pad_token_id": Key("pad_token_id", "pad_token_id", 1),
-    "eos_token_id": Key("eos_token_id", "eos_token_id", 2),
-}
-
 DIALECT = replace(
     hf_bert.DIALECT,
     name="Hugging Face RoBERTa",
-    keys=tuple(KEYS.get(key.ours, key) for key in hf_bert.DIALECT.keys),
+    # What RoBERTa's own code takes for granted where a file is silent; its head always has the exact gelu.
+    keys=revised(hf_bert.DIALECT.keys, huggingface.EXACT_GELU, *same(pad_token_id=1, eos_token_id=2)),
     constants={"model_type": "roberta"},
     finish_read=_read_positions,
     finish_write=_write_positions,
 )
 
-
-def _architecture(names: Collection[str]) -> tuple[str, str]:
-    if any(name.startswith("lm_head.") for name in names):
-        return "RobertaForMaskedLM", ""
-    return "RobertaModel", "roberta."
-
-
 RELEASE = Release(
     name="hf_roberta",
     title="Hugging Face RoBERTa",
     family="roberta",
-    formats=("safetensors", "torch", "memory"),
     signature="roberta.embeddings.position_embeddings.weight",
     naming=NAMING,
-    config_files=("config.json",),
     dialects=(DIALECT,),
-    writes="huggingface",
-    architecture=_architecture,
+    text_format=TextFormat(
+        tokens={
+            "bos": "<s>",
+            "eos": "</s>",
+            "cls": "<s>",
+            "sep": "</s>",
+            "unk": "<unk>",
+            "pad": "<pad>",
+            "mask": "<mask>",
+        }
+    ),
+    architectures={"mlm": "RobertaForMaskedLM", None: "RobertaModel"},
+    body="roberta.",
+    **huggingface.FOLDER,
 )

@@ -5,13 +5,14 @@ Kernels are [out, in]. Logits are scaled by d_model ** -0.5 exactly where the ou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from tfloader.config import Dialect, Key, TransformerConfig, shown
+from tfloader.config import TransformerConfig, shown
 from tfloader.errors import ConfigError
 from tfloader.naming import huggingface
-from tfloader.naming.base import Duplicate, Naming, Release, Row, Transpose, row
+from tfloader.naming.base import Duplicate, Naming, Release, Row, TextFormat, Transpose, row
+from tfloader.naming.dialect import Dialect, Key, same
 
 ENCODER, DECODER = "Encoder-Transformer-{layer}", "Decoder-Transformer-{decoder_layer}"
 ENCODER_BLOCK, DECODER_BLOCK = "encoder.block.{layer}.layer", "decoder.block.{decoder_layer}.layer"
@@ -52,7 +53,7 @@ NAMING = Naming(
         row("Decoder-Output-Norm/scale", "decoder.final_layer_norm.weight", part="decoder"),
         row("Decoder-Output-LM/kernel", "lm_head.weight", Transpose(), "lm", untied=True),
     ),
-    old_names=((r"^(module\.)+", ""),),
+    old_names=(huggingface.DATA_PARALLEL,),
     # A first release of the conversion stored a position table for the cross attention that was never used.
     ignorable=(r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",),
     duplicates=(
@@ -132,22 +133,18 @@ def _dialect(model_type: str, feed_forward: str, tied: bool) -> Dialect:
     return Dialect(
         name=f"Hugging Face {model_type}",
         keys=(
-            Key("vocab_size", "vocab_size"),
+            *same("vocab_size"),
             Key("hidden_size", "d_model", aliases=("hidden_size",)),
             Key("attention_head_size", "d_kv", aliases=("head_dim",)),
             Key("intermediate_size", "d_ff"),
             Key("num_hidden_layers", "num_layers", aliases=("num_hidden_layers",)),
-            Key("num_decoder_layers", "num_decoder_layers", None),
+            *same(num_decoder_layers=None),
             Key("num_attention_heads", "num_heads", aliases=("num_attention_heads",)),
-            Key("relative_attention_num_buckets", "relative_attention_num_buckets", 32),
-            Key("relative_attention_max_distance", "relative_attention_max_distance", 128),
+            *same(relative_attention_num_buckets=32, relative_attention_max_distance=128),
             Key("hidden_dropout_prob", "dropout_rate", 0.1),
             Key("layer_norm_eps", "layer_norm_epsilon", 1e-6),
             Key("hidden_act", "feed_forward_proj", feed_forward),
-            Key("tie_word_embeddings", "tie_word_embeddings", tied),
-            Key("pad_token_id", "pad_token_id", 0),
-            Key("eos_token_id", "eos_token_id", 1),
-            Key("decoder_start_token_id", "decoder_start_token_id", 0),
+            *same(tie_word_embeddings=tied, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0),
         ),
         only={
             **{name: allowed for name, allowed in huggingface.ONLY.items() if name != "is_encoder_decoder"},
@@ -166,31 +163,15 @@ DIALECT = _dialect("t5", "relu", tied=True)
 MT5_DIALECT = _dialect("mt5", "gated-gelu", tied=False)
 
 
-def _architecture(names: Collection[str]) -> tuple[str, str]:
-    whole = any(name.startswith("decoder.") for name in names)
-    return ("T5ForConditionalGeneration" if whole else "T5EncoderModel"), ""
-
-
 RELEASE = Release(
     name="hf_t5",
     title="Hugging Face T5 / mT5",
     family="t5",
-    formats=("safetensors", "torch", "memory"),
     signature="shared.weight",
     naming=NAMING,
-    config_files=("config.json",),
     dialects=(DIALECT, MT5_DIALECT),
-    writes="huggingface",
-    architecture=_architecture,
+    text_format=TextFormat(None, "eos", also=("umt5", "longt5")),
+    architectures={"decoder": "T5ForConditionalGeneration", None: "T5EncoderModel"},
+    **huggingface.FOLDER,
 )
-
-H5_RELEASE = Release(
-    name="hf_t5_h5",
-    title="Hugging Face T5 / mT5 (tf_model.h5)",
-    family="t5",
-    formats=("hdf5",),
-    signature=RELEASE.signature,
-    naming=huggingface.h5_naming(NAMING),
-    config_files=RELEASE.config_files,
-    dialects=RELEASE.dialects,
-)
+H5_RELEASE = huggingface.h5_twin(RELEASE)

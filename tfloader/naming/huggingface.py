@@ -1,10 +1,20 @@
-"""What every Hugging Face config.json shares: keys that do not change what a model computes, and keys that would."""
+"""What Hugging Face folders share: containers, spellings of tensors, keys of config.json; and twins of releases."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from tfloader.naming.base import Identity, Naming, Transpose
+from tfloader.naming.base import Identity, Naming, Release, Transpose, renamed
+from tfloader.naming.dialect import Dialect, Key
+
+FOLDER: dict[str, Any] = {
+    "formats": ("safetensors", "torch", "memory"),
+    "config_files": ("config.json",),
+    "written_config": "config.json",
+    "writes": "huggingface",
+}
 
 # Book-keeping, training, and generation defaults (those of generation belong to the caller, not to the model).
 HARMLESS = (
@@ -48,6 +58,26 @@ ACTIVATIONS = {
     "sigmoid": "sigmoid",
     "linear": "linear",
 }
+# Where the code computes the exact gelu whatever the file says, or has no other.
+EXACT_GELU = Key("hidden_act", "hidden_act", values={"gelu": "gelu"})
+
+DATA_PARALLEL = (r"^(module\.)+", "")  # saved from torch's DataParallel
+
+
+def old_names(body: str, parts: str = "embeddings|embeddings_project|encoder|pooler") -> tuple[tuple[str, str], ...]:
+    """Older spellings of a release's tensors.
+
+    Args:
+        body: what the names of the model without heads begin with; a folder of it alone leaves that out.
+        parts: what may stand after it.
+    """
+    return (
+        DATA_PARALLEL,
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        (rf"^({parts})\.", rf"{body}\1."),
+    )
+
 
 # tf_model.h5 says `top_layer/model_name/bert/encoder/layer_._0/.../kernel:0` where torch says
 # `bert.encoder.layer.0....weight`.
@@ -62,7 +92,46 @@ H5_OLD_NAMES = (
 )
 
 
-def h5_naming(naming: Naming) -> Naming:
-    """The table of a release's tf_model.h5: other spellings, and kernels that are [in, out] already."""
-    rows = tuple(replace(item, op=Identity()) if item.op == Transpose() else item for item in naming.rows)
-    return replace(naming, rows=rows, old_names=(*H5_OLD_NAMES, *naming.old_names))
+def h5_twin(release: Release, op: Callable[[str, Identity], Identity] = lambda _, op: op) -> Release:
+    """A release's tf_model.h5: other spellings, and kernels that are [in, out] already.
+
+    Args:
+        release: in Hugging Face's layout.
+        op: from a tensor's name and its operation, there without the transposition, to the operation here.
+    """
+    kept = ((item, Identity() if item.op == Transpose() else item.op) for item in release.naming.rows)
+    rows = tuple(replace(item, op=op(item.theirs, plain)) for item, plain in kept)
+    return replace(
+        release,
+        name=f"{release.name}_h5",
+        title=f"{release.title} (tf_model.h5)",
+        formats=("hdf5",),
+        naming=replace(release.naming, rows=rows, old_names=(*H5_OLD_NAMES, *release.naming.old_names)),
+        writes=None,
+        architectures={},
+    )
+
+
+def folder_twin(release: Release, names: Mapping[str, str], dialect: Dialect) -> Release:
+    """A release of a model that Hugging Face does not have in its layout of files: under dotted names.
+
+    Args:
+        release: the TensorFlow checkpoint.
+        names: as for `renamed`.
+        dialect: of its config.json, marked by a model_type of its own.
+    """
+    item = release.naming.rows[0]
+    signature = replace(item, theirs=release.signature)
+    *rows, signature = (
+        replace(item, theirs=item.theirs.replace("/", "."))
+        for item in renamed((*release.naming.rows, signature), names)
+    )
+    return replace(
+        release,
+        name=f"hf_{release.name}",
+        title=release.title.replace("TensorFlow checkpoint", "Hugging Face layout"),
+        signature=signature.theirs,
+        naming=Naming(tuple(rows)),
+        dialects=(dialect,),
+        **FOLDER,
+    )

@@ -7,36 +7,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfloader.config import Dialect, Key, TransformerConfig
+from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
-from tfloader.naming.base import TF_OPTIMIZER_SLOTS, LeadingOne, Naming, Release, Split, row
+from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, TextFormat, row
+from tfloader.naming.dialect import Dialect, Key
+from tfloader.naming.rows import ATTENTION, FEED_FORWARD, OPENAI, QUERY_KEY_VALUE
 
 BLOCK = "model/h{layer}"
-ATTENTION = "Transformer-{layer}-MultiHeadSelfAttention"
-FEED_FORWARD = "Transformer-{layer}-FeedForward"
+dense, norm = OPENAI.dense, OPENAI.norm
 
 NAMING = Naming(
     rows=(
         row("Embedding-Token/embeddings", "model/wte"),
         row("Embedding-Position/embeddings", "model/wpe"),
-        row(f"{ATTENTION}-Norm/gamma", f"{BLOCK}/ln_1/g"),
-        row(f"{ATTENTION}-Norm/beta", f"{BLOCK}/ln_1/b"),
-        row(
-            [f"{ATTENTION}/{name}/kernel" for name in ("query", "key", "value")],
-            f"{BLOCK}/attn/c_attn/w",
-            LeadingOne(Split(3)),
-        ),
-        row([f"{ATTENTION}/{name}/bias" for name in ("query", "key", "value")], f"{BLOCK}/attn/c_attn/b", Split(3)),
-        row(f"{ATTENTION}/output_dense/kernel", f"{BLOCK}/attn/c_proj/w", LeadingOne()),
-        row(f"{ATTENTION}/output_dense/bias", f"{BLOCK}/attn/c_proj/b"),
-        row(f"{FEED_FORWARD}-Norm/gamma", f"{BLOCK}/ln_2/g"),
-        row(f"{FEED_FORWARD}-Norm/beta", f"{BLOCK}/ln_2/b"),
-        row(f"{FEED_FORWARD}/intermediate/kernel", f"{BLOCK}/mlp/c_fc/w", LeadingOne()),
-        row(f"{FEED_FORWARD}/intermediate/bias", f"{BLOCK}/mlp/c_fc/b"),
-        row(f"{FEED_FORWARD}/output_dense/kernel", f"{BLOCK}/mlp/c_proj/w", LeadingOne()),
-        row(f"{FEED_FORWARD}/output_dense/bias", f"{BLOCK}/mlp/c_proj/b"),
-        row("Output-Norm/gamma", "model/ln_f/g"),
-        row("Output-Norm/beta", "model/ln_f/b"),
+        *norm(f"{ATTENTION}-Norm", f"{BLOCK}/ln_1"),
+        *dense(QUERY_KEY_VALUE, f"{BLOCK}/attn/c_attn"),
+        *dense(f"{ATTENTION}/output_dense", f"{BLOCK}/attn/c_proj"),
+        *norm(f"{FEED_FORWARD}-Norm", f"{BLOCK}/ln_2"),
+        *dense(f"{FEED_FORWARD}/intermediate", f"{BLOCK}/mlp/c_fc"),
+        *dense(f"{FEED_FORWARD}/output_dense", f"{BLOCK}/mlp/c_proj"),
+        *norm("Output-Norm", "model/ln_f"),
     ),
     ignorable=TF_OPTIMIZER_SLOTS,
 )
@@ -80,7 +70,7 @@ RELEASE = Release(
     name="openai_gpt2",
     title="OpenAI GPT-2 (TensorFlow checkpoint)",
     family="gpt2",
-    formats=("tensorflow", "memory"),
+    formats=TENSORFLOW,
     signature="model/wte",
     naming=NAMING,
     config_files=("hparams.json",),
@@ -88,4 +78,5 @@ RELEASE = Release(
     writes="tensorflow",
     written_config="hparams.json",
     tokenizer_files={"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"},
+    text_format=TextFormat(None, None),
 )

@@ -6,34 +6,32 @@ The published code is bert4keras': "gelu" is the exact (erf) form, the epsilon 1
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 
-from tfloader.config import Key, TransformerConfig
+from tfloader.config import TransformerConfig
 from tfloader.naming import google_bert, hf_bert, huggingface
-from tfloader.naming.base import Constant, Duplicate, Naming, Release, renamed, row
-from tfloader.naming.google_bert import ACTIVATIONS, SIZES
+from tfloader.naming.base import TENSORFLOW, Constant, Release, renamed
+from tfloader.naming.dialect import Key, same
+from tfloader.naming.rows import TF, TORCH
 
-ACTIVATIONS = {"swish": "silu"} | ACTIVATIONS | {"gelu": "gelu"}
+ACTIVATIONS = {"swish": "silu"} | google_bert.ACTIVATIONS | {"gelu": "gelu"}
 WITH_BIASES = {"use_bias": (True, 1)}
 
 # What bert4keras' code reads, and what it has fixed.
 KEYS = (
-    *SIZES,
+    *google_bert.SIZES,
     Key("hidden_act", "hidden_act", values=ACTIVATIONS),
-    Key("max_position_embeddings", "max_position_embeddings", 512, aliases=("max_position",)),
-    Key("type_vocab_size", "type_vocab_size", 2, aliases=("segment_vocab_size",)),
-    Key("embedding_size", "embedding_size", None),
-    Key("layer_norm_eps", "layer_norm_eps", 1e-7),
-    Key("pad_token_id", "pad_token_id", 0),
+    google_bert.POSITIONS,
+    google_bert.SEGMENTS,
+    *same(embedding_size=None, layer_norm_eps=1e-7, pad_token_id=0),
 )
 
 DIALECT = replace(
     google_bert.DIALECT,
     name="RoFormer",
-    keys=(*KEYS, Key("mlm_norm_eps", "mlm_norm_eps", 1e-12)),
+    keys=(*KEYS, *same(mlm_norm_eps=1e-12)),
     fixed={},
     only=google_bert.DIALECT.only | WITH_BIASES,
     constants={"model_type": "roformer"},
@@ -44,15 +42,14 @@ RELEASE = Release(
     name="roformer",
     title="RoFormer (TensorFlow checkpoint)",
     family="roformer",
-    formats=("tensorflow", "memory"),
+    formats=TENSORFLOW,
     signature="bert/embeddings/LayerNorm/gamma",
-    lacks=("bert/embeddings/position_embeddings",),
+    lacks=(google_bert.POSITION_TABLE,),
     naming=replace(
         google_bert.NAMING,
         rows=(
-            *renamed(google_bert.NAMING.rows, {"bert/embeddings/position_embeddings": None}),
-            row("Embedding-Mapping/kernel", "bert/encoder/embedding_hidden_mapping_in/kernel"),
-            row("Embedding-Mapping/bias", "bert/encoder/embedding_hidden_mapping_in/bias"),
+            *renamed(google_bert.NAMING.rows, {google_bert.POSITION_TABLE: None}),
+            *TF.dense("Embedding-Mapping", "bert/encoder/embedding_hidden_mapping_in"),
         ),
     ),
     config_files=google_bert.RELEASE.config_files,
@@ -73,19 +70,9 @@ def _table(config: TransformerConfig) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles[:, : config.head_size // 2])], axis=1).astype("float32")
 
 
-HF_NAMING = Naming(
-    rows=(
-        *renamed(hf_bert.NAMING.rows, {"bert.embeddings.position_embeddings": None, "bert.": "roformer."}),
-        *hf_bert.dense("Embedding-Mapping", "roformer.embeddings_project"),
-    ),
-    old_names=(
-        *hf_bert.NAMING.old_names[:-1],
-        (r"^(embeddings|embeddings_project|encoder|pooler)\.", r"roformer.\1."),  # RoFormerModel saved alone
-    ),
-    ignorable=hf_bert.NAMING.ignorable,
-    duplicates=(
-        Duplicate("cls.predictions.decoder.weight", "roformer.embeddings.word_embeddings.weight"),
-        Duplicate("cls.predictions.decoder.bias", "cls.predictions.bias", written=True),
+HF_NAMING = replace(
+    hf_bert.naming_of(
+        "roformer.", {hf_bert.POSITION_TABLE: None}, TORCH.dense("Embedding-Mapping", "roformer.embeddings_project")
     ),
     constants=(Constant("roformer.encoder.embed_positions.weight", _table_shape, _table),),
 )
@@ -93,7 +80,7 @@ HF_NAMING = Naming(
 HF_DIALECT = replace(
     hf_bert.DIALECT,
     name="Hugging Face RoFormer",
-    keys=(*hf_bert.DIALECT.keys, Key("embedding_size", "embedding_size", None)),
+    keys=(*hf_bert.DIALECT.keys, *same(embedding_size=None)),
     # The last three are keys of the `roformer` package, from which these models came to Hugging Face.
     only=huggingface.ONLY
     | WITH_BIASES
@@ -107,22 +94,14 @@ HF_DIALECT = replace(
     constants={"model_type": "roformer"},
 )
 
-
-def _architecture(names: Collection[str]) -> tuple[str, str]:
-    if any(name.startswith("cls.predictions") for name in names):
-        return "RoFormerForMaskedLM", ""
-    return "RoFormerModel", "roformer."
-
-
 HF_RELEASE = Release(
     name="hf_roformer",
     title="Hugging Face RoFormer",
     family="roformer",
-    formats=("safetensors", "torch", "memory"),
     signature="roformer.embeddings.LayerNorm.weight",
     naming=HF_NAMING,
-    config_files=("config.json",),
     dialects=(HF_DIALECT,),
-    writes="huggingface",
-    architecture=_architecture,
+    architectures={"mlm": "RoFormerForMaskedLM", None: "RoFormerModel"},
+    body="roformer.",
+    **huggingface.FOLDER,
 )

@@ -63,5 +63,5 @@ HF_RELEASE = replace(
         duplicates=(Duplicate("cls.predictions.decoder.weight", "roformer.embeddings.word_embeddings.weight"),),
     ),
     dialects=(HF_DIALECT,),
-    architecture=None,
+    architectures={},
 )

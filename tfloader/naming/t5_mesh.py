@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfloader.config import Dialect, Key, shown
+from tfloader.config import shown
 from tfloader.errors import ConfigError, listing
-from tfloader.naming.base import TF_OPTIMIZER_SLOTS, Naming, Release, Row, Transpose, row
+from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, Row, TextFormat, Transpose, row
 from tfloader.naming.bert4keras import T5_DIALECT as BERT4KERAS_DIALECT
 from tfloader.naming.bert4keras import T5_PEGASUS_DIALECT
+from tfloader.naming.dialect import Dialect, Key
 from tfloader.naming.hf_t5 import ATTENTION, DIALECT, FEED_FORWARD, MT5_DIALECT
 
 ENCODER, DECODER = "Encoder-Transformer-{layer}", "Decoder-Transformer-{decoder_layer}"
@@ -185,12 +186,13 @@ RELEASE = Release(
     name="t5_mesh",
     title="Google T5 (Mesh TensorFlow checkpoint)",
     family="t5",
-    formats=("tensorflow", "memory"),
+    formats=TENSORFLOW,
     signature="encoder/final_layer_norm/scale",
     naming=_naming("layer_norm", "final_layer_norm"),
     config_files=("operative_config.gin", "*.gin", "config.json"),
     dialects=(DIALECT, MT5_DIALECT, GIN_DIALECT, BERT4KERAS_DIALECT),
     writes="tensorflow",
+    text_format=TextFormat(None, "eos"),
 )
 
 # The gin file does not say which of the two it is; the norms' names do.

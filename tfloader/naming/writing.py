@@ -41,7 +41,7 @@ def config_to_write(config: TransformerConfig, release: Release) -> dict[str, An
 
 def as_published(release: Release, config: dict[str, Any], tensors: Sequence[Item]) -> list[Item]:
     """The tensors under the names of the class that holds just these, which is noted in the config with the dtype."""
-    if not release.architecture:
+    if not release.architectures:
         return list(tensors)
     architecture, prefix = release.architecture([name for name, _, _ in tensors])
     config["architectures"] = [architecture]

@@ -1,0 +1,223 @@
+"""Config files as two-way tables: a `Dialect` reads a release's file into a `TransformerConfig` and writes one back.
+
+Each key of a file is translated, checked against the values that we implement, or listed as harmless; anything else
+is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfloader.config import CONFIG_FIELDS, NOT_MATHEMATICS, TransformerConfig, meaning, shown
+from tfloader.errors import ConfigError, listing
+from tfloader.suggestions import did_you_mean
+
+REQUIRED = object()
+MAX_KEYS = 1_000
+# Keys in which tfloader notes what a format has no key for.
+NOTES = "tfloader"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of a dialect: our field, their key, and the two-way translation of values.
+
+    `values` maps all of their values that we implement to ours, the one to be written first; None: the same.
+    `default` is what a silent file means.
+    """
+
+    ours: str
+    theirs: str
+    default: Any = REQUIRED
+    values: Mapping[str, Any] | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names under which a file may have it."""
+        return self.theirs, *self.aliases
+
+    def read(self, value: Any) -> Any:
+        """Our value for theirs.
+
+        Raises:
+            ValueError: it is none that we implement.
+        """
+        if self.values is None:
+            return value
+        if not isinstance(value, str) or value not in self.values:
+            supported = ", ".join(map(repr, self.values))
+            raise ValueError(f"{self.theirs} = {shown(value)} is not implemented; supported: {supported}")
+        return self.values[value]
+
+    def write(self, value: Any) -> Any:
+        """Their value for ours; one that they have no word for stays as it is, and is refused on the way back."""
+        if self.values is None:
+            return value
+        return next((theirs for theirs, ours in self.values.items() if ours == value), value)
+
+
+def same(*required: str, **defaults: Any) -> tuple[Key, ...]:
+    """Keys that are named as our fields are: those that a file must have, and those with what a silent file means."""
+    return (*(Key(name, name) for name in required), *(Key(name, name, value) for name, value in defaults.items()))
+
+
+def revised(keys: Iterable[Key], *new: Key, without: Collection[str] = ()) -> tuple[Key, ...]:
+    """Keys of another dialect with new ones in place of those for the same fields, and without some fields."""
+    by_field = {key.ours: key for key in (*keys, *new)}
+    return tuple(key for name, key in by_field.items() if name not in without)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A release's config format as a two-way table.
+
+    Attributes:
+        name: what errors call it.
+        keys: the translated keys.
+        fixed: our fields that this format implies and cannot express otherwise.
+        only: their keys of which we implement just these values; the first one is what a silent file means.
+        harmless: their keys (regular expressions) that do not change what the model computes.
+        constants: keys written as they are.
+        notes: our fields that this format has no key for, noted under the key "tfloader" -> what silence means.
+        finish_read: for what is not one key to one field: called with our fields (to be changed), their dictionary,
+            and the shapes of the checkpoint's tensors (empty where there is none).
+        finish_write: the same on the way out: called with the config and their dictionary (to be changed).
+    """
+
+    name: str
+    keys: tuple[Key, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    harmless: Collection[str] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    finish_read: Callable[[dict[str, Any], Mapping[str, Any], Mapping[str, tuple[int, ...]]], None] | None = None
+    finish_write: Callable[[TransformerConfig, dict[str, Any]], None] | None = None
+
+    def accepts(self, raw: Mapping[str, Any]) -> bool:
+        """Whether a file may be meant for this dialect: it names no other model type."""
+        return raw.get("model_type") in (None, self.constants.get("model_type"))
+
+    def claims(self, raw: Mapping[str, Any]) -> bool:
+        """Whether a file says that it is of this dialect: it has all its constants."""
+        return bool(self.constants) and all(raw.get(key) == value for key, value in self.constants.items())
+
+    def missing(self, raw: Mapping[str, Any]) -> int:
+        """How many of the keys that this dialect needs a file lacks."""
+        return sum(key.default is REQUIRED and not set(key.names) & set(raw) for key in self.keys)
+
+    def read(
+        self,
+        raw: Mapping[str, Any],
+        source: str,
+        family: str,
+        overrides: Mapping[str, Any] | None = None,
+        ignore: Collection[str] = (),
+        tensors: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> TransformerConfig:
+        """Translates a config file's dictionary.
+
+        Args:
+            raw: their keys and values.
+            source: the file's name, for errors.
+            family: the family that builds the model.
+            overrides: our fields that take precedence over the file.
+            ignore: their keys that the user vouches for.
+            tensors: shapes of the checkpoint's tensors, for what the file leaves to them.
+
+        Raises:
+            ConfigError: naming every key that is missing, unknown, or has a value that is not implemented.
+        """
+        if len(raw) > MAX_KEYS:
+            raise ConfigError(f"{source}: it has {len(raw)} keys; no {self.name} config has more than {MAX_KEYS}.")
+        strange = [shown(name) for name in raw if not isinstance(name, str)]
+        if strange:
+            raise ConfigError(f"{source}: the keys of a config must be strings, found {', '.join(strange[:5])}.")
+        overrides, ignore = dict(overrides or {}), {ignore} if isinstance(ignore, str) else set(ignore)
+        fields, problems = self._translated(raw, overrides)
+        problems += self._refused(raw, ignore)
+        if problems:
+            raise ConfigError(
+                f"{source}: cannot be read as a {self.name} config:\n{listing(problems)}\n"
+                "A key that you know to change nothing can be named in ignore_config_keys=[...]."
+            )
+        fields = {"family": family, "model_type": self.constants.get("model_type"), **self.fixed, **fields}
+        try:
+            if self.finish_read:
+                self.finish_read(fields, raw, tensors or {})
+            noted = raw.get(NOTES)
+            if isinstance(noted, dict):
+                fields |= {name: noted[name] for name in self.notes if name in noted}
+            return TransformerConfig(**(fields | overrides))
+        except ConfigError as reason:
+            raise ConfigError(f"{source}: {reason}") from None
+
+    def _translated(self, raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Our fields from the translated keys, and what is wrong with these."""
+        fields, problems = {}, []
+        for key in self.keys:
+            found = [name for name in key.names if name in raw]
+            if any(not _same(raw[name], raw[found[0]]) for name in found):
+                problems.append(f"{' and '.join(found)} mean the same but differ")
+            if found:
+                try:
+                    fields[key.ours] = key.read(raw[found[0]])
+                except ValueError as reason:
+                    problems.append(str(reason))
+            elif key.default is not REQUIRED:
+                fields[key.ours] = key.default
+            elif key.ours in overrides:
+                fields[key.ours] = overrides[key.ours]
+            else:
+                problems.append(f"the key {key.theirs!r} is missing")
+        return fields, problems
+
+    def _refused(self, raw: Mapping[str, Any], ignore: Collection[str]) -> Iterator[str]:
+        """What is wrong with the other keys: values that we do not implement, and names that we do not know."""
+        for name, allowed in self.only.items():
+            if name in raw and name not in ignore and not any(_same(raw[name], value) for value in allowed):
+                supported = " or ".join(map(repr, allowed))
+                yield f"{name} = {shown(raw[name])} is not implemented; supported: {supported}"
+        known = [*(name for key in self.keys for name in key.names), *self.only]
+        harmless = re.compile("|".join(f"(?:{pattern})" for pattern in self.harmless) or "(?!)")
+        for name in raw:
+            if name not in {"model_type", *ignore, *known} and not harmless.fullmatch(name):
+                yield f"unknown key {shown(name)} (= {shown(raw[name])}){did_you_mean(name, known)}"
+
+    def write(self, config: TransformerConfig) -> dict[str, Any]:
+        """Translates a config back; what this format cannot express is refused, not dropped.
+
+        Raises:
+            ConfigError: naming the settings that the format has no key for.
+        """
+        raw: dict[str, Any] = {}
+        for key in self.keys:
+            value = getattr(config, key.ours)
+            if value is not None or key.default is not REQUIRED:
+                raw[key.theirs] = key.write(value)
+        raw |= self.constants
+        if self.finish_write:
+            self.finish_write(config, raw)
+        notes = {name: getattr(config, name) for name, silent in self.notes.items() if getattr(config, name) != silent}
+        if notes:
+            raw[NOTES] = notes
+        try:
+            again = self.read(raw, f"a {self.name} config", config.family, {"application": config.application})
+        except ConfigError as reason:
+            raise ConfigError(f"This model's config cannot be written: {reason}") from None
+        lost = [
+            f"{name} = {getattr(config, name)!r} (it means {getattr(again, name)!r} there)"
+            for name in CONFIG_FIELDS
+            if name not in NOT_MATHEMATICS and meaning(again, name) != meaning(config, name)
+        ]
+        if lost:
+            raise ConfigError(f"A {self.name} config cannot express:\n{listing(lost)}\nSave in another format.")
+        return raw
+
+
+def _same(found: Any, allowed: Any) -> bool:
+    return type(found) is type(allowed) and found == allowed
