@@ -1,13 +1,15 @@
-"""Reading small text files that strangers wrote: bounded, strict, and with errors that name the file."""
+"""Small files: those of strangers are read bounded and strictly, with errors that name the file; ours appear whole."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from tfloader.errors import ConfigError, TfloaderError
+from tfloader.staging import Replaces, finish, nothing, staged
 
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 
@@ -19,6 +21,12 @@ def show(name: str) -> str:
 
 def read_text(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_TEXT_BYTES) -> str:
     """Returns the UTF-8 text of a file of at most `limit` bytes; a byte order mark is dropped."""
+    return _decoded(read_bytes(path, error, limit), path, error)
+
+
+def read_bytes(path: str, error: type[TfloaderError], limit: int = MAX_TEXT_BYTES) -> bytes:
+    """Returns the content of a file of at most `limit` bytes, which is not empty."""
+    finish(os.path.dirname(path) or ".", error)
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -33,7 +41,7 @@ def read_text(path: str, error: type[TfloaderError] = ConfigError, limit: int = 
         raise error(f"{path}: longer than {limit} bytes. Is it the right file?")
     if not data.strip():
         raise error(f"{path}: the file is empty. Download it again.")
-    return _decoded(data, path, error)
+    return data
 
 
 def _decoded(data: bytes, path: str, error: type[TfloaderError], expected: str = "UTF-8 text") -> str:
@@ -81,20 +89,30 @@ def parse_json(text: str | bytes, path: str, error: type[TfloaderError] = Config
     return result
 
 
-def write_json(path: str, content: dict[str, Any]) -> None:
-    """Writes a JSON file atomically."""
-    write_bytes(path, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode("utf-8"))
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """JSON as we write it."""
+    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
 
 
-def write_bytes(path: str, data: bytes) -> None:
-    """Writes a file atomically: readers see the old file or the whole new one."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+def write_json(path: str, content: Mapping[str, Any], error: type[TfloaderError] = TfloaderError) -> None:
+    """Writes a JSON file: readers see the old file or the whole new one."""
+    write_bytes(path, json_bytes(content), error)
+
+
+def write_bytes(path: str, data: bytes, error: type[TfloaderError] = TfloaderError) -> None:
+    """Writes a file: readers see the old file or the whole new one."""
+    folder, name = os.path.split(os.path.abspath(path))
+    write_files(folder, {name: data}, error)
+
+
+def write_files(
+    folder: str | os.PathLike[str],
+    files: Mapping[str, bytes],
+    error: type[TfloaderError] = TfloaderError,
+    replaces: Replaces = nothing,
+) -> None:
+    """Writes files into a folder, all at once or none of them; `replaces` as in `staged`."""
+    with staged(folder, error, sum(map(len, files.values())), replaces) as stage:
+        for name, data in files.items():
+            with open(os.path.join(stage, name), "wb") as file:
+                file.write(data)

@@ -70,7 +70,7 @@ def test_missing_and_oversized_files_are_refused(tmp_path, monkeypatch):
         load_vocab(tmp_path)
     monkeypatch.setattr("tfloader.tokenizers.vocabulary.MAX_VOCAB_BYTES", 10)
     (tmp_path / "big.txt").write_text("12345678901")
-    with pytest.raises(TokenizerError, match=r"big.txt: larger than the 10 bytes"):
+    with pytest.raises(TokenizerError, match=r"big.txt: the file has 11 bytes; at most 10"):
         load_vocab(tmp_path / "big.txt")
 
 

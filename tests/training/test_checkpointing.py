@@ -39,7 +39,7 @@ def test_a_training_killed_in_mid_epoch_and_in_mid_save_ends_as_if_it_had_not_be
     state = tmp_path / "state.safetensors"
     saved = state.read_bytes()
     killed(tmp_path, "in mid-save")
-    assert len(list(state.parent.glob(".tfloader-*.tmp"))) == 1
+    assert len(list(state.parent.glob(".tfloader.*.part"))) == 1
     assert state.read_bytes() != saved  # epoch 2 was finished in between
     found, resumed, kept, done = train(tmp_path)
     assert done == 3

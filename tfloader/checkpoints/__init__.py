@@ -22,6 +22,7 @@ from tfloader.checkpoints.tensorflow import TensorflowCheckpoint
 from tfloader.checkpoints.tensorflow_writer import write_tensorflow
 from tfloader.checkpoints.torch import TorchCheckpoint
 from tfloader.errors import CheckpointError, listing
+from tfloader.staging import finish
 
 __all__ = [
     "Checkpoint",
@@ -57,6 +58,7 @@ def open_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
     path = os.fspath(source)
     if not isinstance(path, str) or "\0" in path:
         raise CheckpointError(f"{show(str(path))}: not a path. Give a str or a pathlib.Path.")
+    finish(path if os.path.isdir(path) else os.path.dirname(path) or ".", CheckpointError)
     try:
         return _open_folder(path) if os.path.isdir(path) else _open_file(path)
     except OSError as error:

@@ -1,8 +1,4 @@
-"""Writes safetensors files one tensor at a time, sharded where they are large.
-
-Nothing at the final names changes until everything is on the disk under temporary names. Then the files are
-renamed, the index last, so that a crash leaves the old checkpoint, the new one, or one that is refused.
-"""
+"""Writes safetensors files one tensor at a time, sharded where they are large; they appear all at once."""
 
 from __future__ import annotations
 
@@ -13,8 +9,9 @@ from collections.abc import Iterable, Mapping
 
 from tfloader.checkpoints.files import MAX_JSON_BYTES
 from tfloader.checkpoints.safetensors import DTYPES
-from tfloader.checkpoints.writing import Item, checked_items, fetch, staging, sync
+from tfloader.checkpoints.writing import Item, checked_items, fetch
 from tfloader.errors import CheckpointError
+from tfloader.staging import staged
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
@@ -42,8 +39,8 @@ def write_safetensors(
         The paths that were written; of a sharded save, the index comes last.
 
     Raises:
-        CheckpointError: names, specs or arrays do not fit, or the files cannot be written. Temporary files
-            are removed then, and the files of an earlier save stay.
+        CheckpointError: names, specs or arrays do not fit, or the files cannot be written. Those of an earlier save
+            stay then.
     """
     folder = os.fspath(folder)
     metadata = {"format": "pt", **(metadata or {})}
@@ -65,7 +62,8 @@ def write_safetensors(
         if len(shards) == 1
         else [f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     )
-    with staging(folder, total) as stage:
+    own = re.compile(re.escape(stem) + r"(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+    with staged(folder, CheckpointError, total, lambda there: filter(own.fullmatch, there)) as stage:
         for name, shard in zip(names, shards, strict=True):
             _write_file(os.path.join(stage, name), shard, metadata)
         if len(shards) > 1:
@@ -73,25 +71,8 @@ def write_safetensors(
             text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True)
             with open(os.path.join(stage, index), "w", encoding="utf-8") as file:
                 file.write(text + "\n")
-                sync(file)
-            # Between the renames an old index would describe a mixture of old and new shards.
-            if any(os.path.exists(os.path.join(folder, name)) for name in names):
-                _remove(os.path.join(folder, index))
             names.append(index)
-        for name in names:
-            os.replace(os.path.join(stage, name), os.path.join(folder, name))
-        sync(folder)
-        own = re.compile(re.escape(stem) + r"(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
-        # Sorted backwards, the index goes before the shards that it names.
-        for name in sorted(os.listdir(folder), reverse=True):
-            if own.fullmatch(name) and name not in names:
-                os.remove(os.path.join(folder, name))
     return [os.path.join(folder, name) for name in names]
-
-
-def _remove(path: str) -> None:
-    if os.path.lexists(path):
-        os.remove(path)
 
 
 def _split(items: list[Item], max_bytes: int) -> list[list[Item]]:
@@ -128,4 +109,3 @@ def _write_file(path: str, items: list[Item], metadata: Mapping[str, str]) -> No
         file.write(len(text).to_bytes(8, "little") + text)
         for item in items:
             file.write(fetch(path, item).reshape(-1).view("uint8"))
-        sync(file)

@@ -1,18 +1,19 @@
 """Writes TensorFlow checkpoints in groups of about 250 MB, so that memory never holds the whole model.
 
-As with safetensors, everything is complete in a temporary folder before names change, and the index is last.
-TensorFlow checks a CRC for every tensor, so a mixture of old and new files can never be read as good.
+As with safetensors, all files appear at once.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterable
 
 from tfloader.checkpoints.tensorflow import check_prefix
-from tfloader.checkpoints.writing import Item, checked_items, fetch, staging, sync
+from tfloader.checkpoints.writing import Item, checked_items, fetch
 from tfloader.errors import CheckpointError
+from tfloader.staging import staged
 
 _GROUP_BYTES = 250 * 1000**2
 _STATE = "checkpoint"
@@ -30,8 +31,8 @@ def write_tensorflow(prefix: str | os.PathLike[str], tensors: Iterable[Item]) ->
         The paths that were written: data files, index, state file.
 
     Raises:
-        CheckpointError: names, specs or arrays do not fit, or the files cannot be written. Temporary files
-            are removed then, and the files of an earlier save stay.
+        CheckpointError: names, specs or arrays do not fit, or the files cannot be written. Those of an earlier save
+            stay then.
     """
     import tensorflow as tf
 
@@ -44,35 +45,29 @@ def write_tensorflow(prefix: str | os.PathLike[str], tensors: Iterable[Item]) ->
     items = checked_items(prefix, tensors)
     if not items:
         raise CheckpointError(f"{prefix}: there are no tensors to write.")
-    with staging(folder, sum(spec.nbytes for _, spec, _ in items)) as stage:
-        merged = os.path.join(stage, base)
+    own = re.compile(re.escape(base) + r"\.(index|data-\d{5}-of-\d{5})")
+    nbytes = sum(spec.nbytes for _, spec, _ in items)
+    with staged(folder, CheckpointError, nbytes, lambda there: filter(own.fullmatch, there)) as stage:
+        groups = os.path.join(stage, f"{base}.groups")
+        os.mkdir(groups)
         try:
             parts = []
             for group in _groups(items):
-                parts.append(os.path.join(stage, f"part{len(parts)}"))
+                parts.append(os.path.join(groups, f"part{len(parts)}"))
                 _save_group(tf, prefix, parts[-1], group)
             with tf.init_scope(), tf.device("CPU:0"):
                 tf.raw_ops.MergeV2Checkpoints(
-                    checkpoint_prefixes=parts, destination_prefix=merged, delete_old_dirs=False
+                    checkpoint_prefixes=parts, destination_prefix=os.path.join(stage, base), delete_old_dirs=False
                 )
         except tf.errors.OpError as error:
             raise CheckpointError(
                 f"{prefix}: TensorFlow could not write it: {error.message}. Files of an earlier save stay."
             ) from error
-        own = re.compile(re.escape(base) + r"\.(index|data-\d{5}-of-\d{5})")
-        names = sorted(name for name in os.listdir(stage) if own.fullmatch(name))  # "data" before "index"
+        shutil.rmtree(groups)
+        names = sorted(filter(own.fullmatch, os.listdir(stage)))  # "data" before "index"
         with open(os.path.join(stage, _STATE), "w", encoding="utf-8") as file:
             file.write(f'model_checkpoint_path: "{base}"\nall_model_checkpoint_paths: "{base}"\n')
         names.append(_STATE)
-        for name in names:
-            with open(os.path.join(stage, name), "rb") as file:
-                os.fsync(file.fileno())
-        for name in names:
-            os.replace(os.path.join(stage, name), os.path.join(folder, name))
-        sync(folder)
-        for name in os.listdir(folder):
-            if own.fullmatch(name) and name not in names:
-                os.remove(os.path.join(folder, name))
     return [os.path.join(folder, name) for name in names]
 
 

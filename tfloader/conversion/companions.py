@@ -13,12 +13,11 @@ from tfloader.errors import ConfigError, TokenizerError
 from tfloader.files import read_json, write_json
 from tfloader.naming import folder_of, read_config
 from tfloader.naming.base import Release
-from tfloader.naming.writing import config_to_write
+from tfloader.naming.writing import GENERATION, config_to_write, write_tokenizer
 from tfloader.tokenizers import load_tokenizer
 from tfloader.tokenizers.loading import kinds_of_tokenizer
 from tfloader.tokenizers.wordpiece import Tokenizer
 
-GENERATION = "generation_config.json"
 # Keys without meaning that describe the file they stand in; what is written says them anew, or not at all.
 OF_THE_FILE = {"architectures", "dtype", "torch_dtype", "transformers_version", "tfloader", "auto_map", "_commit_hash"}
 
@@ -131,10 +130,6 @@ def generation_defaults(source: Source) -> dict[str, Any] | None:
 
 def write(folder: str, tokenizer: Any | None, release: Release | None, generation: Mapping[str, Any] | None) -> None:
     """Writes the tokenizer's files, under a release's names of them, and the generation defaults."""
-    if tokenizer is not None:
-        tokenizer.save(folder)
-        for theirs, own in (release.tokenizer_files if release else {}).items():
-            if os.path.exists(os.path.join(folder, theirs)):
-                os.replace(os.path.join(folder, theirs), os.path.join(folder, own))
+    write_tokenizer(folder, tokenizer, release)
     if generation is not None:
         write_json(os.path.join(folder, GENERATION), dict(generation))

@@ -21,6 +21,8 @@ from tfloader.downloads.transfer import RemoteFile, fetch, locked
 from tfloader.downloads.web import Web, check_address, shown
 from tfloader.errors import DownloadError
 from tfloader.files import read_json, write_bytes, write_json
+from tfloader.filesystem import appear
+from tfloader.staging import only_new, staged
 from tfloader.suggestions import did_you_mean
 
 RECORD = ".download.json"
@@ -142,38 +144,43 @@ def _file(file: RemoteFile, folder: str, asked: _Request, offline: bool) -> str:
 
 def _folder(asked: _Request, parts: Sequence[str | RemoteFile | Written], folder: str) -> None:
     """Makes the folder, which does not exist."""
-    staging, whole = f"{folder}.partial", f"{folder}.unpacked"
+    partial = f"{folder}.partial"
     listed = [asked.files(part) for part in parts if not isinstance(part, Written)]
     files = [file for _, found in listed for file in found]
-    os.makedirs(staging, exist_ok=True)
-    _forget_others(staging, files)
+    os.makedirs(partial, exist_ok=True)
+    _forget_others(partial, files)
     for web, found in listed:
         for file in found:
-            fetch(file, staging, web)
+            fetch(file, partial, web)
     for part in parts:
         if isinstance(part, Written):
-            write_bytes(os.path.join(staging, part.path), part.text.encode())
+            write_bytes(os.path.join(partial, part.path), part.text.encode(), DownloadError)
     if len(files) == 1 and is_archive(files[0].path):
-        shutil.rmtree(whole, ignore_errors=True)
-        unpack(os.path.join(staging, files[0].path), whole)
+        with staged(folder, DownloadError, replaces=only_new) as stage:
+            unpack(os.path.join(partial, files[0].path), stage)
+            _record(stage, asked)
+        shutil.rmtree(partial, ignore_errors=True)
     else:
-        whole = staging
-    write_json(os.path.join(whole, RECORD), asked.identity() | {"sha256": asked.sha256, "files": _sizes(whole)})
-    os.replace(whole, folder)
-    shutil.rmtree(staging, ignore_errors=True)
+        _record(partial, asked)
+        appear(partial, folder)
 
 
-def _forget_others(staging: str, files: Sequence[RemoteFile]) -> None:
+def _record(folder: str, asked: _Request) -> None:
+    note = asked.identity() | {"sha256": asked.sha256, "files": _sizes(folder)}
+    write_json(os.path.join(folder, RECORD), note, DownloadError)
+
+
+def _forget_others(partial: str, files: Sequence[RemoteFile]) -> None:
     """Drops what an earlier run fetched that is not what this one wants, and notes what this one wants."""
-    path = os.path.join(staging, RECORD)
+    path = os.path.join(partial, RECORD)
     wanted = {file.path: file.identity for file in files}
     noted = read_json(path, DownloadError) if os.path.exists(path) else {}
     for name, identity in (noted.get("wanted") or {}).items():
         if wanted.get(name) != identity and not name_problem(name):
             for suffix in ("", ".partial", ".partial.json"):
-                if os.path.exists(os.path.join(staging, name + suffix)):
-                    os.remove(os.path.join(staging, name + suffix))
-    write_json(path, {"wanted": wanted})
+                if os.path.exists(os.path.join(partial, name + suffix)):
+                    os.remove(os.path.join(partial, name + suffix))
+    write_json(path, {"wanted": wanted}, DownloadError)
 
 
 def _checked(folder: str, asked: _Request) -> str:

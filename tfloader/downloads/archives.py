@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import secrets
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from tfloader.errors import DownloadError, listing
 from tfloader.files import show
+from tfloader.staging import only_new, staged
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_ENTRIES = 10_000
@@ -58,18 +59,21 @@ def unpack(archive: str, folder: str, max_bytes: int | None = None) -> str:
     beside = os.path.dirname(os.path.abspath(folder))
     free = shutil.disk_usage(beside).free
     limit = min(free if max_bytes is None else max_bytes, max(SMALL, MAX_RATIO * os.path.getsize(archive)))
-    staging = tempfile.mkdtemp(prefix=".unpacking-", dir=beside)
-    try:
-        content = os.path.join(staging, "content")
+    with staged(folder, DownloadError, replaces=only_new) as stage:
+        content = os.path.join(stage, secrets.token_hex(8))
         os.mkdir(content)
-        _extract(archive, content, limit)
+        try:
+            _extract(archive, content, limit)
+        except DAMAGE as error:
+            raise DownloadError(
+                f"{archive}: cannot be unpacked ({error}). Is it cut short? Download it again."
+            ) from error
         inside = os.listdir(content)
         alone = os.path.join(content, inside[0]) if len(inside) == 1 else ""
-        os.replace(alone if os.path.isdir(alone) else content, folder)
-    except DAMAGE as error:
-        raise DownloadError(f"{archive}: cannot be unpacked ({error}). Is it cut short? Download it again.") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        top = alone if os.path.isdir(alone) else content
+        for name in os.listdir(top):
+            os.replace(os.path.join(top, name), os.path.join(stage, name))
+        shutil.rmtree(content)
     return folder
 
 

@@ -20,6 +20,7 @@ from tfloader.checkpoints.files import sniff
 from tfloader.downloads.web import PassingFailure, Web, body, is_compressed, shown
 from tfloader.errors import DownloadError
 from tfloader.files import write_json
+from tfloader.filesystem import appear
 from tfloader.progress import progress_bar
 
 # What servers send in place of a file.
@@ -130,9 +131,7 @@ class _Transfer:
         if problem:
             self.discard()
             raise DownloadError(f"{shown(self.url)}: what came is not what was published: {problem}.")
-        with open(self.partial, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(self.partial, self.target)
+        appear(self.partial, self.target)
         self.discard()
 
     def have(self) -> int:
@@ -196,7 +195,7 @@ class _Transfer:
 
     def note_version(self, response: Any) -> None:
         etag = response.headers.get("ETag", "")
-        write_json(self.state, {"identity": self.file.identity, "etag": etag, "size": self.total})
+        write_json(self.state, {"identity": self.file.identity, "etag": etag, "size": self.total}, DownloadError)
 
     def continues(self, response: Any, have: int, version: str) -> bool:
         """Whether a partial answer is the missing end of what is there."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import keras
 
 from tfloader.checkpoints import open_checkpoint
-from tfloader.errors import ConfigError, WeightsError, listing
+from tfloader.errors import CheckpointError, ConfigError, TokenizerError, WeightsError, listing
 from tfloader.models.albert import ALBERT
 from tfloader.models.bert import BERT
 from tfloader.models.electra import ELECTRA, ElectraGenerator
@@ -28,7 +28,15 @@ from tfloader.models.transformer import Transformer, split_options
 from tfloader.naming import RELEASES, detect_release, find_config, folder_of, read_config, read_raw_config, shapes_of
 from tfloader.naming.base import Release
 from tfloader.naming.bert4keras import T5_PEGASUS
-from tfloader.naming.writing import as_published, config_to_write, release_to_write, write_folder
+from tfloader.naming.writing import (
+    as_published,
+    config_to_write,
+    in_place_of_an_earlier_save,
+    release_to_write,
+    write_folder,
+    write_tokenizer,
+)
+from tfloader.staging import staged
 from tfloader.weights import load_weights, tensors_to_save
 
 if TYPE_CHECKING:
@@ -190,16 +198,25 @@ def save(
 ) -> None:
     """Writes a model as a public checkpoint: tensors, config, and the tokenizer's files if one is given.
 
+    They appear all at once: whatever fails or kills the process, `load` finds the old model or the new one. A folder
+    holds one checkpoint, so an earlier save there, of any format and family, is replaced as a whole. Of that, the
+    tokenizer's files and generation_config.json stay if no tokenizer is given, and the earlier model is of the same
+    family and has as many tokens. Files of your own (README.md, adapters, states of a training) stay. A folder with a
+    checkpoint that is no earlier save (pytorch_model.bin, tf_model.h5, another .ckpt, what `download` fetched) is
+    refused.
+
     Args:
         model: what `load` or `build_transformer_model` returned (or the Transformer).
         path: the folder; it is made if need be.
         format: "huggingface" (config.json and safetensors, which transformers opens where it knows the family) or
             "tensorflow" (the names and config of the original release).
-        tokenizer: its files are written too.
+        tokenizer: what `load_tokenizer` returned; its files are written too.
         max_shard_bytes: size from which safetensors are split.
 
     Raises:
-        ConfigError, WeightsError: the format cannot express this model; nothing is written.
+        ConfigError, WeightsError, TokenizerError: the format cannot express this model or tokenizer.
+        CheckpointError: the folder cannot be written, or holds another checkpoint. In any case nothing there has
+            changed.
     """
     transformer = model if isinstance(model, Transformer) else getattr(model, "transformer", None)
     if not isinstance(transformer, Transformer):
@@ -208,6 +225,8 @@ def save(
             "Pass the model that load() or build_transformer_model() returned; models built on top of it share its "
             "variables."
         )
+    if tokenizer is not None and not hasattr(tokenizer, "save"):
+        raise TokenizerError(f"tokenizer: expected what load_tokenizer() returns, found {type(tokenizer).__name__}.")
     beyond = transformer.beyond_the_weights()
     if beyond:
         raise WeightsError(
@@ -217,11 +236,11 @@ def save(
     release = release_to_write(transformer.config, format, transformer.release)
     config = config_to_write(transformer.config, release)
     tensors = as_published(release, config, tensors_to_save(transformer, release))
-    path = os.fspath(path)
-    os.makedirs(path, exist_ok=True)
-    write_folder(path, release, config, tensors, max_shard_bytes)
-    if tokenizer is not None:
-        tokenizer.save(path)
+    nbytes = sum(spec.nbytes for _, spec, _ in tensors)
+    replaced = in_place_of_an_earlier_save(os.fspath(path), release, transformer.config, tokenizer)
+    with staged(path, CheckpointError, nbytes, replaced) as stage:
+        write_folder(stage, release, config, tensors, max_shard_bytes)
+        write_tokenizer(stage, tokenizer, release)
 
 
 def _families(model: str | type[Transformer] | None) -> tuple[tuple[str, ...], dict[str, Any]]:

@@ -1,18 +1,33 @@
-"""How a model is published: in which release, with which config, under which names. Needs no framework."""
+"""How a model is published: in which release, with which config, under which names, in the place of which files.
+
+Needs no framework.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tfloader.checkpoints import write_safetensors, write_tensorflow
 from tfloader.checkpoints.writing import Item
 from tfloader.config import TransformerConfig
-from tfloader.errors import ConfigError
+from tfloader.errors import CheckpointError, ConfigError, TfloaderError, listing
 from tfloader.files import write_json
-from tfloader.naming import RELEASES
+from tfloader.naming import RELEASES, load_config
 from tfloader.naming.base import Release
+from tfloader.staging import Replaces
+from tfloader.tokenizers.storage import TOKENIZER_FILES
+
+GENERATION = "generation_config.json"
+SAFETENSORS = r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"
+TENSORFLOW = r"_model\.ckpt\.(index|data-\d{5}-of-\d{5})"
+# What others call the weights in such a folder, and what `download` notes of a folder.
+OF_OTHERS = re.compile(
+    r"pytorch_model.*\.bin(\.index\.json)?|tf_model.*\.h5|flax_model.*\.msgpack"
+    r"|.+\.(index|meta|data-\d{5}-of-\d{5})|\.download\.json"
+)
 
 
 def release_to_write(config: TransformerConfig, format: str, own: Release | None = None) -> Release:
@@ -58,3 +73,58 @@ def write_folder(
     else:
         write_tensorflow(os.path.join(path, f"{release.family}_model.ckpt"), tensors)
     write_json(os.path.join(path, release.written_config), config)
+
+
+def write_tokenizer(folder: str, tokenizer: Any | None, release: Release | None) -> None:
+    """Writes a tokenizer's files into a stage, under a release's names of them."""
+    if tokenizer is not None:
+        tokenizer.save(folder)
+        for theirs, own in (release.tokenizer_files if release else {}).items():
+            if os.path.exists(os.path.join(folder, theirs)):
+                os.replace(os.path.join(folder, theirs), os.path.join(folder, own))
+
+
+def in_place_of_an_earlier_save(path: str, release: Release, config: TransformerConfig, tokenizer: Any) -> Replaces:
+    """Which files of a folder go when a model is saved there, for `staged`.
+
+    The weights and config of an earlier save, in any format. Its tokenizer and generation defaults go too, unless the
+    model that they belong to has the new one's family and number of tokens, and no new tokenizer comes.
+
+    Raises:
+        CheckpointError: (when asked) the folder would hold two checkpoints.
+    """
+
+    def replaced(names: Collection[str]) -> set[str]:
+        earlier = files_of_an_earlier_save(names)
+        others = [name for name in names if name not in earlier and OF_OTHERS.fullmatch(name)]
+        if release.writes == "tensorflow":  # which `load` takes after safetensors
+            others += [name for name in names if name not in earlier and name.endswith(".safetensors")]
+        if others:
+            raise CheckpointError(
+                f"{path}: holds files of another checkpoint, which is no earlier save, and would then hold two. Give "
+                f"another folder, or remove them:\n{listing(others)}"
+            )
+        if earlier and not _has_same_tokens(path, config):
+            return {*earlier, *TOKENIZER_FILES, GENERATION}
+        return earlier if tokenizer is None else earlier | TOKENIZER_FILES
+
+    return replaced
+
+
+def files_of_an_earlier_save(names: Collection[str]) -> set[str]:
+    """Of the names in a folder, those of the weights and config that `save` writes."""
+    found: set[str] = set()
+    for release in RELEASES:
+        stem = SAFETENSORS if release.writes == "huggingface" else re.escape(release.family) + TENSORFLOW
+        weights = {name for name in names if release.writes and re.fullmatch(stem, name)}
+        if weights:
+            found |= weights | ({release.written_config, "checkpoint"} & set(names))
+    return found
+
+
+def _has_same_tokens(path: str, config: TransformerConfig) -> bool:
+    try:
+        earlier = load_config(path)
+    except TfloaderError:
+        return False
+    return (earlier.family, earlier.vocab_size) == (config.family, config.vocab_size)

@@ -75,7 +75,13 @@ class BaseTokenizer:
         raise NotImplementedError
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the tokenizer's files, as a Hugging Face folder has them, into a folder."""
+        """Writes the tokenizer's files, as a Hugging Face folder has them, in the place of those of an earlier one.
+
+        They appear all at once, and other files in the folder stay.
+
+        Raises:
+            TokenizerError: no file can hold it, or the folder cannot be written; nothing there has changed then.
+        """
         raise NotImplementedError
 
     # Tokens and ids

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from tfloader.errors import TokenizerError, listing
-from tfloader.files import read_json, read_text
+from tfloader.files import json_bytes, read_json, read_text
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
 from tfloader.tokenizers.sequences import id_gaps
-from tfloader.tokenizers.storage import json_bytes, write_files
+from tfloader.tokenizers.storage import write_files
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from tfloader.errors import TokenizerError
-from tfloader.files import parse_json, read_text
+from tfloader.files import json_bytes, parse_json, read_text
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
-from tfloader.tokenizers.storage import json_bytes, write_files
+from tfloader.tokenizers.storage import write_files
 
 USUAL_NAMES = {
     "pad": ("[PAD]", "<pad>"),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import CheckpointError, SegmentationError, TokenizerError, listing
 from tfloader.files import read_json
+from tfloader.staging import finish
 from tfloader.tokenizers.base import BaseTokenizer
 from tfloader.tokenizers.bytepair import END_OF_TEXT, BytePairTokenizer
 from tfloader.tokenizers.fast import JsonTokenizer
@@ -63,6 +64,7 @@ def load_tokenizer(
     capital among them.
     """
     folder, name = _place(os.fspath(path))
+    finish(folder, TokenizerError)
     names = sorted(os.listdir(folder))
     config = read_settings(folder, names)
     if family is None and "config.json" in names:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tfloader.errors import TokenizerError
+from tfloader.files import json_bytes, read_bytes
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
-from tfloader.tokenizers.storage import json_bytes, read_bytes, write_files
+from tfloader.tokenizers.storage import write_files
 
 MAX_MODEL_BYTES = 64 * 1024 * 1024
 MAX_EXTRA_IDS = 100_000
@@ -45,7 +46,7 @@ class SpTokenizer(BaseTokenizer):
         path = os.fspath(sp_model_path)
         if not isinstance(extra_ids, int) or isinstance(extra_ids, bool) or not 0 <= extra_ids <= MAX_EXTRA_IDS:
             raise TokenizerError(f"extra_ids: expected a number from 0 to {MAX_EXTRA_IDS}; found {extra_ids!r}.")
-        self._model = read_bytes(path, MAX_MODEL_BYTES)
+        self._model = read_bytes(path, TokenizerError, MAX_MODEL_BYTES)
         self._sp = _open(self._model, path)
         self._size, self.extra_ids = self._sp.GetPieceSize(), extra_ids
         self.vocab_size = self._size + extra_ids

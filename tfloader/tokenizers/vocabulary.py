@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from tfloader.errors import TokenizerError, listing
-from tfloader.tokenizers.storage import read_bytes, write_files
+from tfloader.files import read_bytes, write_bytes
 
 MAX_VOCAB_BYTES = 64 * 1024 * 1024
 
@@ -54,7 +54,7 @@ def load_vocab(
     if compat not in (None, "bert4keras"):
         raise TokenizerError(f"compat: expected None or 'bert4keras'; found {compat!r}.")
     try:
-        text = read_bytes(path, MAX_VOCAB_BYTES).decode(encoding)
+        text = read_bytes(path, TokenizerError, MAX_VOCAB_BYTES).decode(encoding)
     except UnicodeDecodeError as reason:
         raise TokenizerError(
             f"{path}: not {encoding} text (byte {reason.start}). Is it a vocabulary? Else give its encoding."
@@ -72,8 +72,7 @@ def save_vocab(
     path: str | os.PathLike[str], token_dict: Mapping[str, int] | Sequence[str], encoding: str = "utf-8"
 ) -> None:
     """Writes a vocabulary that `load_vocab` reads back equal: one token a line, in the order of ids."""
-    folder, name = os.path.split(os.path.abspath(os.fspath(path)))
-    write_files(folder, {name: vocab_lines(token_dict).encode(encoding)})
+    write_bytes(os.fspath(path), vocab_lines(token_dict).encode(encoding), TokenizerError)
 
 
 def vocab_lines(vocab: Mapping[str, int] | Sequence[str]) -> str:

@@ -13,10 +13,11 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tfloader.errors import TokenizerError
+from tfloader.files import json_bytes
 from tfloader.tokenizers.base import BaseTokenizer, Offsets, foreign
 from tfloader.tokenizers.sequences import id_gaps
 from tfloader.tokenizers.spacing import join
-from tfloader.tokenizers.storage import json_bytes, write_files
+from tfloader.tokenizers.storage import write_files
 from tfloader.tokenizers.vocabulary import CJK_RANGES, load_vocab, vocab_lines
 
 # As regular expressions of the Rust library (Oniguruma).

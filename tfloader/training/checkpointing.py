@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -79,8 +78,6 @@ class TrainingBackup(keras.callbacks.Callback):
             TrainingError: the state is of another model, optimizer or list of callbacks.
             CheckpointError: the file cannot be read.
         """
-        for leftover in self.path.parent.glob(".tfloader-*.tmp"):  # of a save that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
         if not self.path.exists():
             return 0
         training = _load(self.path, _variables(model), [type(callback).__name__ for callback in self.remember])

@@ -57,7 +57,7 @@ def heat_map(
     if extension not in (".html", ".png"):
         raise TrainingError(f"{os.fspath(path)}: a heat map is a .html or a .png file.")
     data = page(rows, title).encode() if extension == ".html" else picture(rows, title, font)
-    write_bytes(os.fspath(path), data)
+    write_bytes(os.fspath(path), data, TrainingError)
 
 
 def page(rows: Sequence[Sequence[tuple[str, float]]], title: str = "") -> str:

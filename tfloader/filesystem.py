@@ -1,0 +1,83 @@
+"""What safe writing needs of the system beyond Python: folders locked, two names exchanged, content on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+
+try:
+    import fcntl
+except ImportError:  # Windows has no locks on folders
+    fcntl = None
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
+
+
+def exchange(one: str, other: str) -> None:
+    """Lets two names change places in one step, where the system and the file system can do that."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError) as reason:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from reason
+    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Keeps other writers of a folder out, and waits for them."""
+    lock = hold(folder, wait=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def hold(folder: str, wait: bool) -> int | None:
+    """A handle that locks a folder until it is closed; None if that is locked, or the file system has no locks."""
+    while fcntl is not None:
+        with contextlib.ExitStack() as stack:
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except OSError:
+                return None
+            if os.path.samestat(os.fstat(handle), os.stat(folder)):  # or else another one has taken its name
+                stack.pop_all()
+                return handle
+    return None
+
+
+def appear(made: str, target: str) -> None:
+    """Gives a file or folder its final name by one rename, after all of it is on the disk."""
+    sync_all(made)
+    os.replace(made, target)
+    with contextlib.suppress(OSError):  # it is there; only a power cut could still take its name
+        sync(os.path.dirname(os.path.abspath(target)))
+
+
+def sync_all(path: str) -> None:
+    """Makes sure that a file, or a folder with all that is in it, is on the disk."""
+    for root, _, names in os.walk(path, topdown=False):
+        for name in names:
+            if not os.path.islink(os.path.join(root, name)):
+                sync(os.path.join(root, name))
+        sync(root)
+    if not os.path.isdir(path):
+        sync(path)
+
+
+def sync(path: str) -> None:
+    if os.name == "nt" and os.path.isdir(path):  # which cannot open folders
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
