@@ -187,10 +187,10 @@ def test_whichever_call_fails_the_old_or_the_new_is_whole(function, folder, way,
 
 
 def test_a_write_that_fails_leaves_the_old_one(folder, way):
-    with pytest.raises(CheckpointError, match=r"model: writing failed: No space left.*free space\. Nothing there"):
-        with staged(folder, CheckpointError) as stage:
-            Path(stage, "config").write_text("new")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    words = r"model: writing failed: No space left.*free space\. Nothing there"
+    with pytest.raises(CheckpointError, match=words), staged(folder, CheckpointError) as stage:
+        Path(stage, "config").write_text("new")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(KeyboardInterrupt), staged(folder, CheckpointError):
         raise KeyboardInterrupt
     assert content(folder) == OLD and alone(folder)
@@ -287,7 +287,7 @@ for at in itertools.count():
 
 @pytest.mark.parametrize("way", ["exchanged", "journaled"])
 def test_killed_at_any_step_the_old_or_the_new_is_there(tmp_path, way):
-    """And after it the next save leaves nothing of the killed one; by exchange not even other programs see a mixture."""
+    """The next save leaves nothing of the killed one; and by exchange not even other programs see a mixture."""
     pytest.importorskip("fcntl", reason="Windows neither kills nor locks like this")
     place = tmp_path / "parent" / "model"
     command = [sys.executable, "-c", KILLED_AT_EVERY_STEP, way, str(place)]

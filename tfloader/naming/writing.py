@@ -115,10 +115,12 @@ def files_of_an_earlier_save(names: Collection[str]) -> set[str]:
     """Of the names in a folder, those of the weights and config that `save` writes."""
     found: set[str] = set()
     for release in RELEASES:
-        stem = SAFETENSORS if release.writes == "huggingface" else re.escape(release.family) + TENSORFLOW
-        weights = {name for name in names if release.writes and re.fullmatch(stem, name)}
-        if weights:
-            found |= weights | ({release.written_config, "checkpoint"} & set(names))
+        pattern, beside = {
+            "huggingface": (SAFETENSORS, {release.written_config}),
+            "tensorflow": (re.escape(release.family) + TENSORFLOW, {release.written_config, "checkpoint"}),
+        }.get(release.writes or "", ("(?!)", set()))
+        if weights := {name for name in names if re.fullmatch(pattern, name)}:
+            found |= weights | beside.intersection(names)
     return found
 
 
