@@ -14,13 +14,14 @@ import pytest
 import tfloader
 from tests.test_examples import example
 from tfloader import assets
+from tfloader.assets import boxed
 from tfloader.errors import CheckpointError
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_a_model_is_found_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(assets, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(boxed, "FOLDER", str(tmp_path))
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "config.json").write_text("{}")
     assert Path(assets.path("small")) == tmp_path / "small"

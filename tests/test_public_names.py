@@ -41,3 +41,19 @@ def test_a_built_package_has_the_stub_and_the_mark_that_it_is_typed(tmp_path):
     subprocess.run([sys.executable, *map(str, build)], cwd=ROOT, check=True, capture_output=True)
     assert (tmp_path / "lib/tfloader/py.typed").exists()
     assert (tmp_path / "lib/tfloader/__init__.pyi").read_bytes() == (ROOT / "tfloader/__init__.pyi").read_bytes()
+
+
+PACKAGES = sorted(path for path in (ROOT / "tfloader").rglob("__init__.py") if path.parent != ROOT / "tfloader")
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.parent.name)
+def test_a_package_s_init_only_hands_names_on(path):
+    """A docstring, imports and `__all__`, which names what is imported: code stands in modules."""
+    docstring, *statements = ast.parse(path.read_text("utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    *imports, names = statements or [None]
+    assert all(isinstance(statement, ast.ImportFrom) for statement in imports)
+    if statements:
+        assert ast.unparse(names).startswith("__all__ = ")
+        handed_on = {name.asname or name.name for statement in imports for name in statement.names} - {"annotations"}
+        assert set(ast.literal_eval(names.value)) == handed_on

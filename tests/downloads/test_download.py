@@ -18,7 +18,8 @@ import tfloader
 from tests.conftest import CHECKPOINTS
 from tests.downloads.conftest import answer, file, json_page
 from tfloader import cli, downloads
-from tfloader.downloads import CATALOGUE, RECORD
+from tfloader.downloads import CATALOGUE, downloading
+from tfloader.downloads.archives import name_problem
 from tfloader.downloads.catalogue import Publication, Written
 from tfloader.downloads.transfer import RemoteFile
 from tfloader.errors import DownloadError
@@ -39,7 +40,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def content(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != RECORD}
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != downloading.RECORD}
 
 
 def archive(folder: Path, top: str = "bert/") -> bytes:
@@ -234,7 +235,7 @@ def test_a_folder_of_another_source_is_left_alone(site, folder):
     url = publish_bert(site, folder)
     tfloader.download(f"{url}?key=secret-one")
     message = refused("it holds", source=f"{url}?key=secret-two")
-    assert "secret" not in message + Path("bert", RECORD).read_text()
+    assert "secret" not in message + Path("bert", downloading.RECORD).read_text()
 
 
 def test_a_folder_that_was_changed_is_not_taken_for_whole(site, folder):
@@ -328,7 +329,7 @@ def test_the_token_of_the_environment_goes_to_hugging_face_only(site, monkeypatc
     tfloader.download("hf:owner/name", "second")
     assert set(site.asked("Authorization")) == {None}
     monkeypatch.delenv("HF_ENDPOINT")
-    monkeypatch.setattr(downloads, "HUGGING_FACE", site.address)
+    monkeypatch.setattr(downloading, "HUGGING_FACE", site.address)
     tfloader.download("hf:owner/name", "third")
     assert site.asked("Authorization")[-3:] == ["Bearer hf_topsecret"] * 3
 
@@ -376,12 +377,12 @@ def test_a_mirror_that_is_no_address_is_refused(mirror):
 
 def test_rows_of_the_catalogue_are_of_the_right_form():
     for name, row in CATALOGUE.items():
-        assert downloads.name_problem(name) == ""
+        assert name_problem(name) == ""
         assert all([row.group, row.home, row.licence, row.config, row.vocabulary])
         assert row.home.startswith("https://")
         files = [part for part in row.parts if isinstance(part, RemoteFile)]
         for part in files:
-            assert downloads.name_problem(part.path) == ""
+            assert name_problem(part.path) == ""
             assert part.checksum is None or len(part.checksum) == len("sha256:") + 64
             assert (part.url or part.page).startswith("https://")
         for part in row.parts:

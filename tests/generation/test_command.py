@@ -9,7 +9,7 @@ import pytest
 
 import tfloader
 from tests.generation.models import make_chinese_gpt2
-from tfloader import assets
+from tfloader.assets import boxed
 from tfloader.cli import main
 from tfloader.generation.text import TextGenerator
 
@@ -30,7 +30,7 @@ def stand_in(tmp_path_factory):
 
 @pytest.fixture
 def box(stand_in, monkeypatch):
-    monkeypatch.setattr(assets, "FOLDER", str(stand_in))
+    monkeypatch.setattr(boxed, "FOLDER", str(stand_in))
     return stand_in / "classical_poems"
 
 
@@ -156,6 +156,6 @@ def test_characters_that_the_model_in_the_box_does_not_know_are_named(box, capsy
 
 
 def test_without_a_model_in_the_box_the_error_says_so(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(assets, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(boxed, "FOLDER", str(tmp_path))
     assert main(["generate", "春"]) == 1
     assert "No model 'classical_poems' comes with this tfloader; there is none." in capsys.readouterr().err

@@ -1,0 +1,149 @@
+"""`open_checkpoint`: which container a path is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tfloader.checkpoints.base import Checkpoint, show
+from tfloader.checkpoints.files import describe, sniff, unreadable
+from tfloader.checkpoints.hdf5 import Hdf5Checkpoint
+from tfloader.checkpoints.memory import MemoryCheckpoint
+from tfloader.checkpoints.safetensors import SafetensorsCheckpoint
+from tfloader.checkpoints.shards import ShardedCheckpoint
+from tfloader.checkpoints.tensorflow import TensorflowCheckpoint
+from tfloader.checkpoints.torch import TorchCheckpoint
+from tfloader.errors import CheckpointError, listing
+from tfloader.staging import finish
+
+_ACCEPTED = (
+    "model.safetensors.index.json or a .safetensors file; a TensorFlow checkpoint (.index with its .data "
+    "files, and a `checkpoint` file if there are several); tf_model.h5; "
+    "pytorch_model.bin.index.json or pytorch_model.bin"
+)
+_TF_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+
+
+def open_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Checkpoint:
+    """Opens a checkpoint; what it holds is known at once, its data are read one tensor at a time.
+
+    Args:
+        source: a dict of arrays; a folder; a `.safetensors`, `.h5`, `.bin` or `.pt` file; the index
+            (`.safetensors.index.json`, `.bin.index.json`) of a sharded checkpoint; or a TensorFlow
+            checkpoint as its prefix or any of its files. In a folder the first of these is taken:
+            safetensors, TensorFlow, HDF5, PyTorch.
+
+    Raises:
+        CheckpointError: nothing there, not readable, damaged, ambiguous, or not supported.
+    """
+    if isinstance(source, Mapping):
+        return MemoryCheckpoint(source)
+    path = os.fspath(source)
+    if not isinstance(path, str) or "\0" in path:
+        raise CheckpointError(f"{show(str(path))}: not a path. Give a str or a pathlib.Path.")
+    finish(path if os.path.isdir(path) else os.path.dirname(path) or ".", CheckpointError)
+    try:
+        return _open_folder(path) if os.path.isdir(path) else _open_file(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _open_file(path: str) -> Checkpoint:
+    name = os.path.basename(path)
+    if name.endswith(".safetensors.index.json"):
+        return ShardedCheckpoint(path, SafetensorsCheckpoint)
+    if name.endswith((".bin.index.json", ".pt.index.json")):
+        return ShardedCheckpoint(path, TorchCheckpoint)
+    if name.endswith(".safetensors"):
+        return SafetensorsCheckpoint(path)
+    if name.endswith((".h5", ".hdf5")):
+        return Hdf5Checkpoint(path)
+    if name.endswith((".bin", ".pt", ".pth")):
+        return TorchCheckpoint(path)
+    if name == "checkpoint" and os.path.isfile(path) and not os.path.exists(f"{path}.index"):
+        return TensorflowCheckpoint(_prefix_of_state(path))
+    prefix = _TF_PART.sub("", path)
+    if prefix != path or os.path.exists(f"{path}.index"):
+        return TensorflowCheckpoint(prefix)
+    if os.path.isfile(path):
+        raise CheckpointError(
+            f"{path}: the name does not end like a checkpoint's (.safetensors, .index, .h5, .bin). "
+            f"By its content this is {describe(sniff(path))}"
+        )
+    folder = os.path.dirname(path) or "."
+    raise CheckpointError(
+        f"{path}: no such file, folder, or TensorFlow checkpoint ({name}.index). Check the path. "
+        f"{folder} {_contents(folder)}"
+    )
+
+
+def _open_folder(folder: str) -> Checkpoint:
+    names = sorted(os.listdir(folder))
+
+    def choose(preferred: str, ending: str) -> str | None:
+        found = [name for name in names if name.endswith(ending)]
+        if preferred in found or len(found) == 1:
+            return os.path.join(folder, preferred if preferred in found else found[0])
+        if found:
+            raise CheckpointError(
+                f"{folder}: holds several files that end in {ending}, and none is {preferred}. "
+                f"Give the path of one of them:\n{listing(found)}"
+            )
+        return None
+
+    if path := choose("model.safetensors.index.json", ".safetensors.index.json"):
+        return ShardedCheckpoint(path, SafetensorsCheckpoint)
+    if path := choose("model.safetensors", ".safetensors"):
+        return SafetensorsCheckpoint(path)
+    if "checkpoint" in names and os.path.isfile(os.path.join(folder, "checkpoint")):
+        return TensorflowCheckpoint(_prefix_of_state(os.path.join(folder, "checkpoint")))
+    indexes = [name for name in names if name.endswith(".index")]
+    if len(indexes) > 1:
+        raise CheckpointError(
+            f"{folder}: holds several TensorFlow checkpoints and no `checkpoint` file that says which. "
+            f"Give the path of one of them:\n{listing(indexes)}"
+        )
+    if indexes:
+        return TensorflowCheckpoint(os.path.join(folder, indexes[0][: -len(".index")]))
+    if path := choose("tf_model.h5", ".h5"):
+        return Hdf5Checkpoint(path)
+    if "pytorch_model.bin.index.json" in names:
+        return ShardedCheckpoint(os.path.join(folder, "pytorch_model.bin.index.json"), TorchCheckpoint)
+    if "pytorch_model.bin" in names:
+        return TorchCheckpoint(os.path.join(folder, "pytorch_model.bin"))
+    raise CheckpointError(f"{folder}: no checkpoint in this folder. It {_contents(folder)}\nAccepted are: {_ACCEPTED}.")
+
+
+def _prefix_of_state(path: str) -> str:
+    """The prefix that a `checkpoint` state file names, always in its own folder.
+
+    The file often holds an absolute path of the machine that trained, so only its last part counts.
+    """
+    with open(path, "rb") as file:
+        text = file.read(2**20).decode("utf-8", "replace")
+    match = re.search(r'^\s*model_checkpoint_path:\s*"((?:[^"\\\n]|\\.)+)"', text, re.MULTILINE)
+    if match is None:
+        raise CheckpointError(
+            f"{path}: expected the state file of a TensorFlow checkpoint, with a line "
+            f'model_checkpoint_path: "...", but this is {describe(sniff(path))} '
+            "Give the path of the .index file instead."
+        )
+    folder = os.path.dirname(path)
+    name = re.split(r"[/\\]", match.group(1))[-1]
+    prefix = os.path.join(folder, name)
+    if name in ("", ".", "..") or not os.path.exists(f"{prefix}.index"):
+        raise CheckpointError(
+            f"{path}: names {show(match.group(1))}, but there is no {name}.index next to it. Download it, or "
+            f"give the path of the checkpoint that you mean. The folder {_contents(folder or '.')}"
+        )
+    return prefix
+
+
+def _contents(folder: str) -> str:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        return f"cannot be listed ({error.strerror})."
+    return f"holds:\n{listing(map(show, names))}" if names else "is empty."

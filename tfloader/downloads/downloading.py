@@ -1,0 +1,221 @@
+"""`download`: public releases, repositories of hubs, archives and files, whole and checked or not at all.
+
+A folder is fetched into `FOLDER.partial`, where an interrupted run is continued, and renamed when everything in it
+is whole. What it holds then stands in `.download.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tfloader.downloads.archives import is_archive, name_problem, stem, unpack
+from tfloader.downloads.catalogue import CATALOGUE, Written
+from tfloader.downloads.hubs import GOOGLE_STORAGE, HUGGING_FACE, google_storage, hugging_face
+from tfloader.downloads.transfer import RemoteFile, fetch, locked
+from tfloader.downloads.web import Web, check_address, shown
+from tfloader.errors import DownloadError
+from tfloader.files import read_json, write_bytes, write_json
+from tfloader.filesystem import appear
+from tfloader.staging import only_new, staged
+from tfloader.suggestions import did_you_mean
+
+RECORD = ".download.json"
+
+
+def download(
+    source: str,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    sha256: str | None = None,
+    mirror: str | None = None,
+    token: str | None = None,
+    offline: bool | None = None,
+    allow_pickle: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Downloads a checkpoint and returns its path, which `load` takes.
+
+    What is there already is not fetched again, and an interrupted download goes on where it stopped. Two processes
+    that want the same do not disturb each other: the second waits for the first.
+
+    Args:
+        source: a name in `tfloader.downloads.CATALOGUE`; "hf:owner/name" or "hf:owner/name@revision";
+            "gs://bucket/folder" with a TensorFlow checkpoint; the address of an archive (zip, tar, tar.gz), which is
+            unpacked, or of any other file.
+        output: the folder that will hold the checkpoint; for a file that is no archive, the folder to put it in.
+            Default: a folder of the source's name, or for such a file the current one.
+        sha256: what the file at an address must have, in hexadecimal.
+        mirror: an address to use in place of https://huggingface.co (default: the environment's HF_ENDPOINT) or
+            https://storage.googleapis.com.
+        token: for gated models. Sent to the hub (or its mirror, or the host of the address) and nowhere else.
+            Default: the environment's HF_TOKEN, but for https://huggingface.co only.
+        offline: whether to make no requests, and give only what is there. Default: the environment's HF_HUB_OFFLINE.
+        allow_pickle: whether a repository may be taken that has weights only as `pytorch_model.bin`.
+        sleep: waits the given seconds before another attempt.
+
+    Raises:
+        DownloadError: it cannot be had, is not what was published, or cannot be unpacked safely.
+    """
+    asked = _Request(source, sha256, mirror, token, allow_pickle, sleep)
+    parts = asked.parts()
+    if offline is None:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    only = parts[0]
+    if source not in CATALOGUE and isinstance(only, RemoteFile) and not is_archive(only.path):
+        return _file(only, os.fspath(output or "."), asked, offline)
+    folder = os.path.normpath(os.fspath(output or _default_folder(source)))
+    os.makedirs(os.path.dirname(folder) or ".", exist_ok=True)
+    with locked(f"{folder}.lock"):
+        if not os.path.lexists(folder):
+            if offline:
+                raise DownloadError(f"{folder}: not there, and nothing is downloaded offline (HF_HUB_OFFLINE).")
+            _folder(asked, parts, folder)
+        return _checked(folder, asked)
+
+
+class _Request:
+    """What the user asked for, and how to find out which files that means."""
+
+    def __init__(
+        self, source: str, sha256: str | None, mirror: str | None, token: str | None, pickle: bool, sleep: Any
+    ):
+        self.source, self.sha256, self.pickle, self.sleep = source, sha256 and sha256.lower(), pickle, sleep
+        self.mirror, self.token = mirror.rstrip("/") if mirror else None, token
+        if mirror:
+            check_address(mirror)
+
+    def parts(self) -> Sequence[str | RemoteFile | Written]:
+        if self.source.startswith(("http://", "https://")):
+            check_address(self.source)
+            name = _file_name(self.source)
+            if name_problem(name):
+                raise DownloadError(f"{shown(self.source)}: the address does not end in the name of a file.")
+            return (RemoteFile(self.source, name, None, self.sha256 and f"sha256:{self.sha256}"),)
+        if self.sha256:
+            raise DownloadError(f"{self.source}: a sha256 can be given for the address of one file only.")
+        if self.source in CATALOGUE:
+            return CATALOGUE[self.source].parts
+        if self.source.startswith(("hf:", "gs://")):
+            return (self.source,)
+        raise DownloadError(
+            f"{self.source!r} is not the name of a release{did_you_mean(self.source, CATALOGUE) or '.'} `tfloader "
+            "download` lists them all; others are written hf:owner/name, gs://bucket/folder or https://..."
+        )
+
+    def identity(self) -> dict[str, str]:
+        """Tells sources apart without writing down a secret that may be in the query of an address."""
+        seen = shown(self.source) if self.source.startswith("http") else self.source
+        return {"source": seen, "identity": hashlib.sha256(self.source.encode()).hexdigest()}
+
+    def files(self, part: str | RemoteFile) -> tuple[Web, list[RemoteFile]]:
+        """The files of a part, and what to fetch them with."""
+        if isinstance(part, RemoteFile):
+            own = part.url == self.source  # a token is not for whatever hosts a release happens to use
+            return Web(self.token if own else None, part.url or "", self.sleep), [part]
+        if part.startswith("hf:"):
+            endpoint = self.mirror or os.environ.get("HF_ENDPOINT", "").rstrip("/") or HUGGING_FACE
+            check_address(endpoint)
+            token = self.token or (os.environ.get("HF_TOKEN", "").strip() if endpoint == HUGGING_FACE else None)
+            web = Web(token or None, endpoint, self.sleep)
+            return web, hugging_face(part.removeprefix("hf:"), web, endpoint, self.pickle)
+        if part.startswith("gs://"):
+            endpoint = self.mirror or GOOGLE_STORAGE
+            web = Web(self.token, endpoint, self.sleep)
+            return web, google_storage(part, web, endpoint)
+        return Web(sleep=self.sleep), [RemoteFile(part, _file_name(part))]
+
+
+def _file(file: RemoteFile, folder: str, asked: _Request, offline: bool) -> str:
+    """A file that is no archive."""
+    target = os.path.join(folder, file.path)
+    os.makedirs(folder, exist_ok=True)
+    with locked(f"{target}.lock"):
+        if offline and not os.path.exists(target):
+            raise DownloadError(f"{target}: not there, and nothing is downloaded offline (HF_HUB_OFFLINE).")
+        web, _ = asked.files(file)
+        return fetch(file, folder, web)
+
+
+def _folder(asked: _Request, parts: Sequence[str | RemoteFile | Written], folder: str) -> None:
+    """Makes the folder, which does not exist."""
+    partial = f"{folder}.partial"
+    listed = [asked.files(part) for part in parts if not isinstance(part, Written)]
+    files = [file for _, found in listed for file in found]
+    os.makedirs(partial, exist_ok=True)
+    _forget_others(partial, files)
+    for web, found in listed:
+        for file in found:
+            fetch(file, partial, web)
+    for part in parts:
+        if isinstance(part, Written):
+            write_bytes(os.path.join(partial, part.path), part.text.encode(), DownloadError)
+    if len(files) == 1 and is_archive(files[0].path):
+        with staged(folder, DownloadError, replaces=only_new) as stage:
+            unpack(os.path.join(partial, files[0].path), stage)
+            _record(stage, asked)
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        _record(partial, asked)
+        appear(partial, folder)
+
+
+def _record(folder: str, asked: _Request) -> None:
+    note = asked.identity() | {"sha256": asked.sha256, "files": _sizes(folder)}
+    write_json(os.path.join(folder, RECORD), note, DownloadError)
+
+
+def _forget_others(partial: str, files: Sequence[RemoteFile]) -> None:
+    """Drops what an earlier run fetched that is not what this one wants, and notes what this one wants."""
+    path = os.path.join(partial, RECORD)
+    wanted = {file.path: file.identity for file in files}
+    noted = read_json(path, DownloadError) if os.path.exists(path) else {}
+    for name, identity in (noted.get("wanted") or {}).items():
+        if wanted.get(name) != identity and not name_problem(name):
+            for suffix in ("", ".partial", ".partial.json"):
+                if os.path.exists(os.path.join(partial, name + suffix)):
+                    os.remove(os.path.join(partial, name + suffix))
+    write_json(path, {"wanted": wanted}, DownloadError)
+
+
+def _checked(folder: str, asked: _Request) -> str:
+    """The folder, if it is what such a download has left."""
+    record = os.path.join(folder, RECORD)
+    if not os.path.isfile(record):
+        raise DownloadError(f"{folder}: what has this name was not downloaded. Choose another --output.")
+    noted, wanted = read_json(record, DownloadError), asked.identity()
+    if noted.get("identity") != wanted["identity"]:
+        there = f"it holds {noted.get('source')}, not {wanted['source']}"
+        raise DownloadError(f"{folder}: {there}. Choose another --output.")
+    if asked.sha256 and noted.get("sha256") != asked.sha256:
+        raise DownloadError(f"{folder}: it was not downloaded with this sha256. Remove the folder, then run again.")
+    found, expected = _sizes(folder), noted.get("files") or {}
+    damaged = [name for name, size in expected.items() if found.get(name) != size]
+    if damaged:
+        raise DownloadError(
+            f"{folder}: no longer as downloaded: {', '.join(sorted(damaged)[:5])}. Remove the folder, then run again."
+        )
+    return folder
+
+
+def _sizes(folder: str) -> dict[str, int]:
+    """Path below the folder -> bytes, without records."""
+    paths = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names if name != RECORD]
+    return {os.path.relpath(path, folder).replace(os.sep, "/"): os.path.getsize(path) for path in sorted(paths)}
+
+
+def _file_name(url: str) -> str:
+    return unquote(urlsplit(url).path.rpartition("/")[2])
+
+
+def _default_folder(source: str) -> str:
+    plain = _file_name(source.rstrip("/")) if "://" in source else source.removeprefix("hf:").partition("@")[0]
+    name = stem(plain)
+    if name_problem(name):
+        raise DownloadError(f"{source}: choose a folder with --output.")
+    return name
