@@ -227,8 +227,8 @@ class _Shown(Repr):
         self.maxstring = self.maxother = self.maxlong = 60
         self.maxlevel = 3
 
-    def repr_int(self, value: int, level: int) -> str:
-        return super().repr_int(value, level) if value.bit_length() < 1000 else f"about 2 ** {value.bit_length()}"
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if x.bit_length() < 1000 else f"about 2 ** {x.bit_length()}"
 
 
 shown = _Shown().repr

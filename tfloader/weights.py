@@ -81,8 +81,8 @@ def fitted(
         left_out: optional parts whose tensors may stay unread; None: those that the model was built without.
     """
     variables = stored_shapes(transformer, release.naming.expand(counts(transformer.config, source_config)))
-    left_out = transformer.left_out if left_out is None else left_out
-    return fit(checkpoint, release, transformer.config, variables, ignore, source_config, left_out)
+    unread = transformer.left_out if left_out is None else left_out
+    return fit(checkpoint, release, transformer.config, variables, ignore, source_config, unread)
 
 
 def stored_shapes(transformer: Any, rows: Iterable[Row]) -> dict[str, tuple[int, ...]]:

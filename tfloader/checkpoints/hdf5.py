@@ -7,16 +7,13 @@ silently, so everything but plain datasets that are stored in the file itself is
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, aligned_empty, show
 from tfloader.checkpoints.files import expect, unreadable
 from tfloader.errors import CheckpointError, listing
-
-if TYPE_CHECKING:
-    import h5py
 
 # Filters that cannot expand data without bound: at most one of the compressions, which reach about 1000:1.
 _COMPRESSIONS = {1: "gzip", 4: "szip", 32000: "lzf"}
@@ -68,7 +65,7 @@ class Hdf5Checkpoint(Checkpoint):
         return result
 
 
-def _import_h5py(path: str):
+def _import_h5py(path: str) -> Any:
     try:
         import h5py
     except ImportError as error:
@@ -76,14 +73,14 @@ def _import_h5py(path: str):
     return h5py
 
 
-def _walk(file: h5py.File) -> tuple[dict[str, TensorSpec], list[str]]:
+def _walk(file: Any) -> tuple[dict[str, TensorSpec], list[str]]:
     """All datasets, and all that is wrong. Each group is entered once, so cycles of hard links end."""
     import h5py
 
     specs: dict[str, TensorSpec] = {}
     problems: list[str] = []
     seen = {file["/"]}
-    stack: list[tuple[str, h5py.Group]] = [("", file["/"])]
+    stack: list[tuple[str, Any]] = [("", file["/"])]
     while stack:
         prefix, group = stack.pop()
         for key in group:
@@ -113,7 +110,7 @@ def _walk(file: h5py.File) -> tuple[dict[str, TensorSpec], list[str]]:
     return dict(sorted(specs.items())), problems
 
 
-def _problem(dataset: h5py.Dataset) -> str | None:
+def _problem(dataset: Any) -> str | None:
     """Why this dataset is not plain numbers stored in this file; None if it is."""
     if dataset.shape is None:
         return "it has no value (a null dataspace)"

@@ -56,7 +56,7 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
         result = aligned_empty(spec.shape, spec.dtype)
-        left = memoryview(result.reshape(-1).view(np.uint8))
+        left = result.reshape(-1).view(np.uint8).data
         at = self._starts[name]
         try:
             while left:

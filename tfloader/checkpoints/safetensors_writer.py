@@ -108,4 +108,4 @@ def _write_file(path: str, items: list[Item], metadata: Mapping[str, str]) -> No
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for item in items:
-            file.write(fetch(path, item).reshape(-1).view("uint8"))
+            file.write(fetch(path, item).reshape(-1).view("uint8").data)

@@ -78,7 +78,7 @@ def tokenizer_of(source: Source, given: str | os.PathLike[str] | bool | None) ->
 
 
 def _tokenizer(source: Source, given: str | os.PathLike[str] | bool | None) -> Any | None:
-    if given in (None, True):
+    if given is None or isinstance(given, bool):
         if not kinds_of_tokenizer(os.listdir(folder_of(source.path))):
             return None
         tokenizer = _cut(load_tokenizer(source.path, _kind(source.config)), source.keep_tokens)

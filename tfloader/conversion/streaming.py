@@ -75,7 +75,7 @@ class Plan:
 class Problems(list[str]):
     """What is wrong, collected before anything is written."""
 
-    def caught(self, function: Callable[..., Any], *arguments: Any) -> Any | None:
+    def caught(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function returns; None where it raises, which is noted."""
         try:
             return function(*arguments)
@@ -85,7 +85,10 @@ class Problems(list[str]):
 
     def refuse(self, source: str, target: str) -> None:
         if self:
-            raise ConversionError(f"{source} cannot become {target}; nothing was written:\n{listing(self)}")
+            raise self.refusal(source, target)
+
+    def refusal(self, source: str, target: str) -> ConversionError:
+        return ConversionError(f"{source} cannot become {target}; nothing was written:\n{listing(self)}")
 
 
 def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: Any) -> Plan:
@@ -102,7 +105,7 @@ def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: 
     generation = problems.caught(companions.generation_defaults, source)
     release = problems.caught(release_to_write, source.config, to, source.release)
     if release is None:
-        problems.refuse(source.path, target)
+        raise problems.refusal(source.path, target)
     wanted = dtype if dtype in READABLE_DTYPES else None
     tensors, unplaced = assembled(source.variables, release, source.config, wanted)
     problems += unplaced
@@ -166,9 +169,9 @@ def verified(source: Source, stage: str, plan: Plan, wanted: bool | None) -> Ite
         ConversionError: it is not.
     """
     with Source(stage, model=source.model) as again:
-        if again.release != plan.release or (problems := again.problems()):
-            found = [f"it reads as {again.release.title}"] if again.release != plan.release else problems
-            raise ConversionError(f"What was written is not whole. Please report this bug:\n{listing(found)}")
+        is_meant = again.release == plan.release
+        if problems := again.problems() if is_meant else [f"it reads as {again.release.title}"]:
+            raise ConversionError(f"What was written is not whole. Please report this bug:\n{listing(problems)}")
     if reason := reason_not_to_verify(max(source.nbytes, plan.nbytes), wanted):
         yield Check("verify", "skipped", reason)
         return

@@ -81,11 +81,13 @@ class DataGenerator(keras.utils.PyDataset):
         super().__init__(workers, use_multiprocessing, max_queue_size)
         if batch_size < 1:
             raise DataError(f"batch_size: expected at least 1, found {batch_size}.")
-        self.data, self.batch_size = data, batch_size
+        self.data: Any = data
+        self.batch_size = batch_size
         self.buffer_size = buffer_size or batch_size * 1000
-        self.shuffle, self.length_of, self.seed = shuffle, length_of, seed
+        self.shuffle, self.seed = shuffle, seed
+        self.length_of: Any = length_of
         self.epoch = 0
-        self.steps = -(-len(data) // batch_size) if hasattr(data, "__len__") else None
+        self.steps = -(-len(self.data) // batch_size) if hasattr(data, "__len__") else None
         self._orders: dict[int, np.ndarray] = {}
         if self.steps == 0:
             raise DataError("data: there are no items.")
@@ -144,7 +146,7 @@ class DataGenerator(keras.utils.PyDataset):
     def batch(self, index: int, epoch: int | None = None) -> Any:
         """Batch number `index` in the random order of an epoch; None is the order of the data."""
         self._check_numbered()
-        if not 0 <= index < self.steps:
+        if not 0 <= index < len(self):
             raise IndexError(f"there is no batch {index}; there are {self.steps}")
         places = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
         return keras.tree.lists_to_tuples(self.collate([self.data[place] for place in places]))
@@ -250,5 +252,5 @@ class _Endless(keras.utils.PyDataset):
         return with_free_lengths(self._batch, index)
 
     def _batch(self, index: int) -> Any:
-        epoch, place = divmod(self.start + index, self.data.steps)
+        epoch, place = divmod(self.start + index, len(self.data))
         return self.data.batch(place, epoch)

@@ -77,17 +77,18 @@ def tags_to_spans(tags: Sequence[str], scheme: str = "BIO", strict: bool = False
         expected = f"O or a letter of {scheme}, {' '.join(dict.fromkeys(letters))}, a hyphen and a label"
         raise DataError(f"tags: expected {expected}; found\n{listing(unknown)}")
     ends = {letters.end, letters.single} - {letters.begin, letters.inside}
-    spans, start, running = [], None, None
+    spans: list[Span] = []
+    start, running = -1, ""  # of the span that is open; -1: none is
     for place, (letter, _, label) in enumerate([*parts, ("O", "", "")]):
-        goes_on = start is not None and letter in (letters.inside, letters.end) and label == running
-        if start is not None and not goes_on:
+        goes_on = start >= 0 and letter in (letters.inside, letters.end) and label == running
+        if start >= 0 and not goes_on:
             spans.append(Span(start, place, running))
-            start = None
-        if start is None and letter != "O":
+            start = -1
+        if start < 0 and letter != "O":
             start, running = place, label
         if letter in ends:
             spans.append(Span(start, place + 1, running))
-            start = None
+            start = -1
     if strict and (right := spans_to_tags(spans, len(tags), scheme)) != list(tags):
         place = next(place for place, pair in enumerate(zip(right, tags, strict=True)) if pair[0] != pair[1])
         before, after = " ".join(tags[:place][-3:]), " ".join(tags[place + 1 :][:3])

@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from tfloader.downloads.archives import name_problem
@@ -121,7 +121,7 @@ def _checked(source: str, files: list[RemoteFile]) -> list[RemoteFile]:
     return files
 
 
-def _are_objects(value: Any) -> bool:
+def _are_objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 

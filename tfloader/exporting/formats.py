@@ -131,7 +131,7 @@ def onnx_graph(name: str, signature: Signature) -> Any:
     from tf2onnx import optimizer, tf_loader, tfonnx
     from tf2onnx.optimizer import const_fold_optimizer, identity_optimizer, merge_duplicated_nodes_optimizer
 
-    concrete = signature.function
+    concrete: Any = signature.function
     inputs = [item.name for item in concrete.inputs if item.dtype != tf.resource]
     names = onnx_output_names(signature)
     outputs = {item.name: names[key] for key, item in concrete.structured_outputs.items()}
@@ -173,7 +173,8 @@ def erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
 def open_onnx(folder: str, name: str) -> Callable[..., Arrays]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(os.path.join(folder, onnx_file(name)), providers=["CPUExecutionProvider"])
+    path = os.path.join(folder, onnx_file(name))
+    session: Any = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     outputs = [item.name for item in session.get_outputs()]
     return lambda **inputs: dict(zip(outputs, session.run(outputs, inputs), strict=True))
 

@@ -101,7 +101,7 @@ class Export:
     """
 
     model: keras.Model
-    tokenizer: Any | None = None
+    tokenizer: Any = None
     source: str | None = None
     generation: dict[str, Any] | None = None
 
@@ -258,8 +258,8 @@ def gathered(
         with Source(os.fspath(model), token_ids(keep_tokens)) as source:
             if is_path or tokenizer is None or isinstance(tokenizer, bool):
                 tokenizer = companions.tokenizer_of(source, tokenizer)
-            cut = {name: value for name, value in source.load_options.items() if not name.startswith("with_")}
-            built = load(source.path, **cut | {"dtype": dtype or "float32"})
+            options: dict[str, Any] = dict(source.load_options, dtype=dtype or "float32")
+            built = load(source.path, **{key: value for key, value in options.items() if not key.startswith("with_")})
             return Export(built, tokenizer, source.path, companions.generation_defaults(source))
     problems = [
         f"{name} is for a path, and this model is loaded already: give it to load()"

@@ -106,7 +106,8 @@ class GenerationOptions:
 
     def replace(self, **changes: Unpack[GenerateOptions]) -> GenerationOptions:
         """A copy with some options changed, checked again."""
-        return self.of(**{**vars(self), **changes})
+        options: dict[str, Any] = {**vars(self), **changes}
+        return self.of(**options)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ model starts unchanged.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import keras
 from keras import ops
 
@@ -36,7 +38,7 @@ class PlainRMSNormalization(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-class Conditional:
+class Conditional(keras.layers.Layer if TYPE_CHECKING else object):
     """What both share: the dense layers that turn the condition into changes of scale and offset.
 
     Args:
@@ -46,7 +48,9 @@ class Conditional:
 
     terms: tuple[str, ...] = ()
 
-    def __init__(self, *args, hidden_units=None, hidden_activation="linear", **kwargs):
+    def __init__(
+        self, *args: Any, hidden_units: int | None = None, hidden_activation: Any = "linear", **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.hidden_units = hidden_units
         self.hidden_activation = hidden_activation

@@ -285,7 +285,7 @@ def _built(
     if config is None:
         if checkpoint is None or isinstance(path, Mapping):
             raise ConfigError("A config is needed: pass the path of the config file, or its content as a dictionary.")
-        config = find_config(folder_of(path), release)
+        config = find_config(folder_of(checkpoint.path), release)
     tensors = None if checkpoint is None else shapes_of(checkpoint, release)
     source = read_config(release, config, tensors, _needed(overrides), ignore_config_keys)
     meant = source

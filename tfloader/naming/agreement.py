@@ -34,4 +34,4 @@ def deviations(checkpoint: Checkpoint, name: str, constant: Constant, config: Tr
 
 def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
     """Equal also where both hold the same NaN."""
-    return first.dtype == second.dtype and np.array_equal(*(np.ravel(item).view("uint8") for item in (first, second)))
+    return first.dtype == second.dtype and np.array_equal(np.ravel(first).view("uint8"), np.ravel(second).view("uint8"))

@@ -21,12 +21,15 @@ class Values(Protocol):
     @property
     def specs(self) -> Mapping[str, TensorSpec]:
         """Path -> shape and dtype."""
+        ...
 
     def read(self, path: str) -> np.ndarray:
         """The values of a variable; they may be a view, and may be read-only."""
+        ...
 
     def describe(self, path: str) -> str:
         """What errors call a variable."""
+        ...
 
 
 def assembled(

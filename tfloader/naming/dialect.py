@@ -7,7 +7,7 @@ is refused by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,12 +91,12 @@ class Dialect:
     name: str
     keys: tuple[Key, ...]
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    only: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     harmless: Collection[str] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
-    finish_read: Callable[[dict[str, Any], Mapping[str, Any], Mapping[str, tuple[int, ...]]], None] | None = None
-    finish_write: Callable[[TransformerConfig, dict[str, Any]], None] | None = None
+    finish_read: Any = None
+    finish_write: Any = None
 
     def accepts(self, raw: Mapping[str, Any]) -> bool:
         """Whether a file may be meant for this dialect: it names no other model type."""

@@ -62,7 +62,7 @@ def _bindings(text: str, source: str) -> list[tuple[int, str]]:
         match = TOKEN.match(text, position)
         if match is None:
             raise ConfigError(f"{source}: line {number} is not understood: {text[position : position + 80]!r}.")
-        position, kind = match.end(), match.lastgroup
+        position, kind = match.end(), str(match.lastgroup)
         depth += (kind == "open") - (kind == "close")
         if kind not in ("newline", "comment"):
             parts.append(_literal(match[0], kind))

@@ -43,7 +43,7 @@ def _read_positions(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Map
 
 def _write_positions(config: TransformerConfig, raw: dict[str, Any]) -> None:
     hf_bert.DIALECT.finish_write(config, raw)
-    raw["max_position_embeddings"] += config.pad_token_id + 1
+    raw["max_position_embeddings"] += (config.pad_token_id or 0) + 1
 
 
 DIALECT = replace(

@@ -59,8 +59,8 @@ def renamed(rows: Sequence[Row], names: Mapping[str, str | None]) -> tuple[Row, 
         begin = next((begin for begin in names if item.theirs.startswith(begin)), None)
         if begin is None:
             result.append(item)
-        elif names[begin] is not None:
-            result.append(replace(item, theirs=names[begin] + item.theirs.removeprefix(begin)))
+        elif (new := names[begin]) is not None:
+            result.append(replace(item, theirs=new + item.theirs.removeprefix(begin)))
     return tuple(result)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from tfloader.errors import TrainingError
 
+# These stand before a Keras optimizer class, whose methods they call with super().
+Optimizer = keras.optimizers.Optimizer if TYPE_CHECKING else object
 
-class WholeGradients:
+
+class WholeGradients(Optimizer):
     """Before a Keras optimizer class: sums what belongs to one gradient, before it is squared or clipped.
 
     A TensorFlow embedding's gradient lists a row once for each place where its token stands, and Keras (3.15) squares

@@ -204,7 +204,7 @@ class BaseTokenizer:
         certain = begin is not None and not self._leads_offsets_astray(text)
         for i, token in enumerate(inner if certain else ()):
             if not self.is_special(token):
-                span = range(*offsets[begin + i])
+                span = range(*offsets[(begin or 0) + i])
                 places[before + i] = [place for place in span if self._keeps(text[place])]
                 certain = certain and (not span or bool(places[before + i]))
         if certain:
@@ -290,7 +290,7 @@ class BaseTokenizer:
                 for one, two in self._fitted_pairs(first, second, extra, max_length, truncation)
             ]
             segment = self._second_segment
-        width = max_length if padding == "max_length" else max((len(ids) for ids, _ in rows), default=0)
+        width = max_length if padding == "max_length" and max_length else max((len(ids) for ids, _ in rows), default=0)
         filler = next((id for id in (self.pad_token_id, self.eos_token_id) if id is not None), 0)
         return stack(rows, width, filler, segment, left=self.padding_side == "left")
 

@@ -218,8 +218,7 @@ def _normalizer_beside(path: str) -> dict:
     beside = os.path.join(os.path.dirname(path), "tokenizer.json")
     content = read_json(beside, TokenizerError) if os.path.isfile(beside) else {}
     normalizer = content.get("normalizer")
-    is_bert = isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer"
-    return normalizer if is_bert else {}
+    return normalizer if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer" else {}
 
 
 def _holds_chinese_words(vocab: Mapping[str, int]) -> bool:

@@ -129,7 +129,8 @@ class SpTokenizer(BaseTokenizer):
         _refuse_bytes([text])
         if self._pre_tokenize:
             text = " ".join(self._pre_tokenize(text))
-        tokens, ids, offsets, place = [], [], [], 0
+        tokens: list[str] = []
+        ids, offsets, place = [], [], 0
         for i, part in enumerate(self._split(text)):
             if i % 2:
                 found: tuple = [part], [self.token_to_id(part)], [(0, len(part))]

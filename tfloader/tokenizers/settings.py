@@ -82,12 +82,12 @@ def check(config: Settings, file: str, honoured: Collection[str], classes: Colle
         )
 
 
-def flag(config: Settings, key: str, default: bool | None) -> bool | None:
+def flag(config: Settings, key: str, default: Any) -> Any:
     """A key that is true or false; null or a missing key means the default."""
     return _typed(config, key, bool, default)
 
 
-def number(config: Settings, key: str, default: int | None) -> int | None:
+def number(config: Settings, key: str, default: Any) -> Any:
     """A key that is a whole number from 0 on."""
     value = _typed(config, key, int, default)
     if value is not None and (isinstance(value, bool) or value < 0):

@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Literal, overload
 
 from tfloader.errors import TokenizerError, listing
 from tfloader.files import read_bytes, write_bytes
@@ -31,13 +32,30 @@ def is_punctuation(character: str) -> bool:
     return ascii_symbol or unicodedata.category(character).startswith("P")
 
 
+@overload
+def load_vocab(
+    path: str | os.PathLike[str],
+    encoding: str = ...,
+    simplified: Literal[False] = ...,
+    startswith: Sequence[str] | None = ...,
+    compat: str | None = ...,
+) -> dict[str, int]: ...
+@overload
+def load_vocab(
+    path: str | os.PathLike[str],
+    encoding: str = ...,
+    *,
+    simplified: Literal[True],
+    startswith: Sequence[str] | None = ...,
+    compat: str | None = ...,
+) -> tuple[dict[str, int], list[int]]: ...
 def load_vocab(
     path: str | os.PathLike[str],
     encoding: str = "utf-8",
     simplified: bool = False,
     startswith: Sequence[str] | None = None,
     compat: str | None = None,
-):
+) -> dict[str, int] | tuple[dict[str, int], list[int]]:
     """Reads a vocabulary: the dictionary from token to id.
 
     Args:

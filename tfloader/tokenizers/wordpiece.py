@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from tfloader.errors import TokenizerError
 from tfloader.files import json_bytes
@@ -85,7 +86,8 @@ class Tokenizer(BaseTokenizer):
         self.do_lower_case, self.strip_accents = do_lower_case, strip_accents
         self.tokenize_chinese_chars, self.keeps_special_tokens = tokenize_chinese_chars, special_tokens
         self.word_maxlen = word_maxlen
-        self._pre_tokenize, self._translate = pre_tokenize, dict(token_translate or {})
+        self._pre_tokenize: Any = pre_tokenize
+        self._translate = dict(token_translate or {})
         self._tokens = {id: token for token, id in vocab.items()}
         self._folded: dict[str, str] = {}
         self._rust, self._lowering = self._build()
@@ -145,7 +147,7 @@ class Tokenizer(BaseTokenizer):
         return tokens, ids, offsets
 
     def _native_pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
-        encoding = self._rust.encode(text, add_special_tokens=False)
+        encoding: Any = self._rust.encode(text, add_special_tokens=False)
         tokens, ids = encoding.tokens, encoding.ids
         if self.unk_token_id in ids:
             words, places = self._words(text), encoding.word_ids
