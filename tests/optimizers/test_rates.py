@@ -107,7 +107,7 @@ def test_a_multiplier_of_zero_freezes_decay_included():
 
 def test_a_pattern_without_a_variable_is_refused_before_training():
     made = optimizers.extend_with_parameter_wise_lr(keras.optimizers.Adam)
-    with pytest.raises(TrainingError, match=r"'dence/' matches no variable; did you mean 'dense'"):
+    with pytest.raises(TrainingError, match=r"'dence/'; did you mean 'dense'"):
         small.fit(made(0.1, paramwise_lr_schedule={"dence/": 0.1}))
 
 
@@ -116,13 +116,13 @@ def test_layer_wise_decay_of_a_bert():
     model = keras.Model(bert.inputs, keras.layers.Dense(2, name="Classifier")(bert.output[:, 0]))
     table = optimizers.layer_wise_decay(model, 0.5)
     assert table == {
-        "^Embedding-Token/": 0.0625,
-        "^Embedding-Segment/": 0.0625,
-        "^Embedding-Position/": 0.0625,
-        "^Embedding-Norm/": 0.0625,
-        "^Transformer-0": 0.125,
-        "^Transformer-1": 0.25,
-        "^Transformer-2": 0.5,
+        "re:^Embedding-Token/": 0.0625,
+        "re:^Embedding-Segment/": 0.0625,
+        "re:^Embedding-Position/": 0.0625,
+        "re:^Embedding-Norm/": 0.0625,
+        "re:^Transformer-0": 0.125,
+        "re:^Transformer-1": 0.25,
+        "re:^Transformer-2": 0.5,
     }
     optimizer = optimizers.extend_with_parameter_wise_lr(keras.optimizers.SGD)(1.0, paramwise_lr_schedule=table)
     before = model.get_weights()
@@ -140,10 +140,10 @@ def test_layer_wise_decay_counts_each_stack_of_a_t5_and_leaves_frozen_layers_out
         if "Transformer-2" in layer.name and layer.name.startswith("Decoder"):
             layer.trainable = False
     table = optimizers.layer_wise_decay(model, 0.5)
-    assert table["^Encoder-Transformer-2"] == 0.5 and "^Decoder-Transformer-2" not in table
-    assert table["^Encoder-Transformer-0"] == table["^Decoder-Transformer-0"] == 0.125
-    assert table["^Encoder-Embedding-Relative-Position/"] == 0.0625
-    assert "^Embedding-Token/" not in table and not any("Output-Norm" in pattern for pattern in table)
+    assert table["re:^Encoder-Transformer-2"] == 0.5 and "re:^Decoder-Transformer-2" not in table
+    assert table["re:^Encoder-Transformer-0"] == table["re:^Decoder-Transformer-0"] == 0.125
+    assert table["re:^Encoder-Embedding-Relative-Position/"] == 0.0625
+    assert "re:^Embedding-Token/" not in table and not any("Output-Norm" in pattern for pattern in table)
     optimizers.extend_with_parameter_wise_lr(keras.optimizers.Adam)(paramwise_lr_schedule=table).build(
         model.trainable_variables
     )

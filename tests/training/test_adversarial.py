@@ -293,7 +293,7 @@ def test_a_layer_without_a_table_is_refused(layer, message):
 def test_a_name_of_two_layers_is_refused():
     inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="same")], name="inner")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, name="same"), inner])
-    with pytest.raises(TrainingError, match=r"2 layers named 'same'. Pass the layer itself"):
+    with pytest.raises(TrainingError, match=r"2 layers named 'same': .*/same, inner/same. .*or pass the layer itself"):
         adversarial_training(model, "same")
 
 

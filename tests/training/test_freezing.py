@@ -9,7 +9,6 @@ import pytest
 import tfloader
 from tests.conftest import CHECKPOINTS
 from tfloader.errors import TrainingError
-from tfloader.training.selection import all_layers, layer_named, select
 
 TOKENS = [np.array([[2, 5, 6, 3], [2, 7, 8, 3]]), np.zeros((2, 4), "int32")]
 LABELS = np.array([0, 1])
@@ -143,32 +142,3 @@ def test_patterns_that_fit_nothing_are_named_with_near_names_and_nothing_is_froz
         "'Transformer-9-*'" in str(error.value) and "'Embedding-Token'" not in str(error.value).split("did you mean")[0]
     )
     assert len(model.trainable_weights) == len(model.weights)
-
-
-def test_a_layer_is_found_at_any_depth_or_the_error_names_near_ones():
-    model = classifier()
-    assert layer_named(model, "Head") is model.get_layer("Head")
-    query = layer_named(model, "Transformer-0-MultiHeadSelfAttention/query")
-    assert query is model.get_layer("Transformer-0-MultiHeadSelfAttention").query
-    with pytest.raises(TrainingError, match="3 layers named 'query'"):
-        layer_named(model, "query")
-    with pytest.raises(TrainingError, match=r"no layer 'Embeddings-Token'; did you mean 'Embedding-Token'"):
-        layer_named(model, "Embeddings-Token")
-
-
-def test_all_layers_are_found_in_composite_layers_too():
-    """Keras' private walk over layers is relied on; this fails when it changes."""
-    found = all_layers(classifier())
-    assert len(found) == len({id(layer) for layer in found})
-    assert {"Head", "query", "intermediate", "Transformer-2-FeedForward"} <= {layer.name for layer in found}
-    assert {id(item) for layer in found for item in layer.weights} == {id(item) for item in classifier_weights(found)}
-
-
-def classifier_weights(layers):
-    return {id(item): item for layer in layers for item in layer.weights}.values()
-
-
-def test_select_keeps_the_order_of_the_model():
-    model = classifier()
-    found = select(model, ["Head", "Embedding-Token"])
-    assert [item.path for item in found] == ["Embedding-Token/embeddings", "Head/kernel", "Head/bias"]

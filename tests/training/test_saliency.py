@@ -162,7 +162,7 @@ def test_a_layer_in_a_model_in_a_model_is_found():
 
 def test_what_cannot_be_explained_says_why():
     model = classifier()
-    with pytest.raises(TrainingError, match=r"no layer 'Embedding-Tokens'; did you mean 'Embedding-Token'"):
+    with pytest.raises(TrainingError, match=r"no layer named 'Embedding-Tokens'; did you mean 'Embedding-Token'"):
         tfloader.saliency(model, INPUTS, layer="Embedding-Tokens")
     with pytest.raises(TrainingError, match="from 0 to 2, found"):
         tfloader.saliency(model, INPUTS, 3)

@@ -17,7 +17,7 @@ from tfloader.optimizers.accumulation import GradientAccumulation
 from tfloader.optimizers.adafactor import AdaFactor
 from tfloader.optimizers.adam import Adam
 from tfloader.optimizers.averaging import EvaluateAverage, ExponentialMovingAverage, Lookahead
-from tfloader.optimizers.decay import WeightDecay
+from tfloader.optimizers.decay import NORMS_AND_BIASES, WeightDecay
 from tfloader.optimizers.extended import (
     extend,
     extend_with_exponential_moving_average,
@@ -38,7 +38,6 @@ from tfloader.optimizers.extended import (
     extend_with_weight_decay_v2,
 )
 from tfloader.optimizers.extension import Extension
-from tfloader.optimizers.patterns import NORMS_AND_BIASES
 from tfloader.optimizers.rates import (
     ParameterWiseLearningRate,
     PiecewiseLinear,

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfloader.optimizers.extension import WholeGradients, at_least_float32
-from tfloader.optimizers.patterns import as_patterns, matches
+from tfloader.selection import as_patterns, matches
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -29,7 +29,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         multiply_by_parameter_scale: whether the root mean square of a variable multiplies its learning rate.
         clipping_threshold: upper bound of the root mean square of an update, or None.
         min_dim_size_to_factor: variables whose second largest dimension is smaller keep all squares.
-        exclude_from_parameter_scale: regular expressions for the paths of variables without parameter scale.
+        exclude_from_parameter_scale: names of variables and layers (`tfloader.selection`) without parameter scale.
         kwargs: those of every Keras optimizer; weight_decay is multiplied by learning_rate alone.
     """
 

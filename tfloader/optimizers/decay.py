@@ -9,7 +9,10 @@ from typing import Any
 from keras import ops
 
 from tfloader.optimizers.extension import Extension, refuse
-from tfloader.optimizers.patterns import NORMS_AND_BIASES, as_patterns, matches, path
+from tfloader.selection import EXPRESSION, as_patterns, matches, path
+
+# Scales and offsets of normalisations, and biases: what weight decay leaves alone by convention (Devlin et al., 2018).
+NORMS_AND_BIASES = (r"re:(^|/)(gamma|beta|scale|bias)$",)
 
 
 class OwnDecay(Extension):
@@ -19,7 +22,7 @@ class OwnDecay(Extension):
     a trust ratio can enclose it, and rows that are left alone do not decay. Unlike Keras', the exclusions are saved.
 
     Args:
-        exclude_from_weight_decay: regular expressions; a variable whose path one of them matches does not decay.
+        exclude_from_weight_decay: names of variables and layers (`tfloader.selection`) that do not decay.
     """
 
     def __init__(self, *args, exclude_from_weight_decay: Sequence[str] = (), **kwargs):
@@ -29,15 +32,15 @@ class OwnDecay(Extension):
     def exclude_from_weight_decay(
         self, var_list: Sequence[Any] | None = None, var_names: Sequence[str] | None = None
     ) -> None:
-        """Keras' method: excludes further variables, or patterns of their paths. To be called before training."""
+        """Keras' method: excludes further variables, or what patterns choose. To be called before training."""
         refuse(self, (self.built, "exclude_from_weight_decay must be called before the optimizer is built."))
-        exact = (f"^{re.escape(path(variable))}$" for variable in var_list or ())
+        exact = (f"{EXPRESSION}^{re.escape(path(variable))}$" for variable in var_list or ())
         self.undecayed = (*self.undecayed, *exact, *as_patterns(var_names))
 
     def build(self, variables):
         if self.built:
             return
-        excluded = matches(self.undecayed, variables, "exclude_from_weight_decay")
+        excluded = matches(self.undecayed, variables, "exclude_from_weight_decay", NORMS_AND_BIASES)
         self._decays = tuple(not patterns for patterns in excluded)
         super().build(variables)
 

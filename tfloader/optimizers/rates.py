@@ -15,7 +15,7 @@ from keras import ops
 from tfloader.errors import TrainingError, listing
 from tfloader.optimizers.decay import OwnDecay
 from tfloader.optimizers.extension import Extension
-from tfloader.optimizers.patterns import matches, path
+from tfloader.selection import EXPRESSION, matches, path
 
 Pairs = Iterable[tuple[Any, float]]
 
@@ -90,9 +90,9 @@ class ParameterWiseLearningRate(OwnDecay):
     """Multiplies the learning rate of single variables, that of their weight decay included.
 
     Args:
-        paramwise_lr_schedule: {regular expression: multiplier}, searched in the paths; where several match, their
-            multipliers multiply. 0 keeps a variable exactly as it is (`layer.trainable = False` also saves its
-            gradient and its slots).
+        paramwise_lr_schedule: {name of variables or layers (`tfloader.selection`): multiplier}; where several fit a
+            variable, their multipliers multiply. 0 keeps a variable exactly as it is (`layer.trainable = False` also
+            saves its gradient and its slots).
     """
 
     def __init__(self, *args, paramwise_lr_schedule: Mapping[str, float] | Pairs = (), **kwargs):
@@ -137,8 +137,9 @@ def layer_wise_decay(
         embeddings: regular expression for all below the blocks.
 
     Returns:
-        {"^Embedding-Token/": ..., "^Transformer-0": ...} for the layers of the model that are not frozen.
+        {"re:^Embedding-Token/": ..., "re:^Transformer-0": ...} for the layers of the model that are not frozen.
     """
+    block, embeddings = block.removeprefix(EXPRESSION), embeddings.removeprefix(EXPRESSION)
     if not 0 < decay <= 1:
         raise TrainingError(f"decay is {decay!r}; expected a number above 0 and up to 1.")
     paths = [path(variable) for variable in model.trainable_variables]
@@ -167,4 +168,4 @@ def _up_to_layer(match: re.Match) -> str:
 
 def _start(text: str) -> str:
     """A pattern for all paths that start so; a number that ends the text is matched whole."""
-    return "^" + re.escape(text).replace(r"\-", "-")
+    return f"{EXPRESSION}^" + re.escape(text).replace(r"\-", "-")

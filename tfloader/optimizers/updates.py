@@ -13,7 +13,7 @@ from keras import ops
 from tfloader.errors import TrainingError
 from tfloader.optimizers.decay import OwnDecay
 from tfloader.optimizers.extension import at_least_float32
-from tfloader.optimizers.patterns import as_patterns, matches, path
+from tfloader.selection import as_patterns, matches, path
 
 
 class LayerAdaptation(OwnDecay):
@@ -22,7 +22,8 @@ class LayerAdaptation(OwnDecay):
     Where the variable or its change is zero, the change stays as it is.
 
     Args:
-        exclude_from_layer_adaptation: regular expressions for the paths of variables that keep their plain update.
+        exclude_from_layer_adaptation: names of variables and layers (`tfloader.selection`) that keep
+            their plain update.
     """
 
     def __init__(self, *args, exclude_from_layer_adaptation: Sequence[str] = (), **kwargs):
@@ -98,7 +99,7 @@ class LazyOptimization(OwnDecay):
     changes nothing for it.
 
     Args:
-        include_in_lazy_optimization: regular expressions for the paths of the tables.
+        include_in_lazy_optimization: names of the tables or their layers (`tfloader.selection`).
     """
 
     def __init__(self, *args, include_in_lazy_optimization: Sequence[str] = (), **kwargs):

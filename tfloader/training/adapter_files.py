@@ -17,9 +17,9 @@ from tfloader.checkpoints.base import TensorSpec
 from tfloader.errors import TrainingError, WeightsError, listing
 from tfloader.files import parse_json, show
 from tfloader.layers.lora import Adapter, adaptable
+from tfloader.selection import all_layers
 from tfloader.training.freezing import Trainable, train_only
 from tfloader.training.lora import adapters, obstacles, scope_of
-from tfloader.training.selection import all_layers
 
 METADATA = "tfloader_lora"
 

@@ -7,14 +7,14 @@ table, and its size is the norm over the whole table; an output layer that is ti
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfloader.errors import TrainingError
-from tfloader.suggestions import did_you_mean
+from tfloader.selection import layer_named
 from tfloader.training.step import Batch, ReplacedStep, add, check_number, unit, whole
 from tfloader.training.virtual_adversarial import VAT
 
@@ -137,8 +137,8 @@ def adversarial_training(
 
     Args:
         model: any Keras model with Keras' own train_step.
-        embedding_name: the layer, or its name (also of a layer of a model in the model). Its variable "embeddings" is
-            perturbed, or else its only weight; one that is frozen (LoRA) as well.
+        embedding_name: the layer, or its name, glob or `re:` expression (`tfloader.selection`), at any depth. Its
+            variable "embeddings" is perturbed, or else its only weight; one that is frozen (LoRA) as well.
         methods: `FGM`, `PGD` or `FreeLB` (at most one; a number is FGM's epsilon), and any of `GradientPenalty` and
             `VAT`, whose gradients are added. Default: `FGM(epsilon)`.
         epsilon: FGM's; default 1.
@@ -175,15 +175,7 @@ def adversarial_training(
 
 
 def _table(model: keras.Model, layer: str | keras.layers.Layer) -> Any:
-    if isinstance(layer, str):
-        named = {id(found): found for found in _layers(model) if found.name == layer}
-        if len(named) != 1:
-            hint = did_you_mean(layer, [found.name for found in _layers(model)])
-            raise TrainingError(
-                f"The model {model.name!r} has {len(named) or 'no'} layer{'s' * bool(named)} named {layer!r}"
-                + (". Pass the layer itself." if named else hint or ".")
-            )
-        layer = next(iter(named.values()))
+    layer = layer_named(model, layer)
     weights = [weight for weight in layer.weights if keras.backend.is_float_dtype(weight.dtype)]
     tables = [weight for weight in weights if weight.name == "embeddings"] or weights
     if len(tables) == 1:
@@ -195,10 +187,3 @@ def _table(model: keras.Model, layer: str | keras.layers.Layer) -> Any:
     else:
         problem = f"has no weight 'embeddings', and more than one other: {[weight.name for weight in tables]}"
     raise TrainingError(f"The layer {layer.name!r} {problem}.")
-
-
-def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from tfloader.training.selection import all_layers, recompile, select
+from tfloader.selection import all_layers, select
 
 
 class Trainable(NamedTuple):
@@ -34,10 +34,10 @@ class Trainable(NamedTuple):
 
 
 def freeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainable:
-    """Freezes what globs choose: `freeze(model, ["Embedding-*", "Transformer-[0-5]-*"])`; the default is everything.
+    """Freezes what names choose: `freeze(model, ["Embedding-*", "Transformer-0"])`; the default is everything.
 
-    A pattern fits a variable's path, or the name or path of any layer or inner model that holds it. Call it on the
-    model that is fitted, before or after `compile`. Frozen before the first `fit`, variables get no optimizer state.
+    Names, globs and `re:` expressions are those of `tfloader.selection`. Call it on the model that is fitted, before or
+    after `compile`. Frozen before the first `fit`, variables get no optimizer state.
 
     A layer of which all variables are frozen gets trainable=False. Keras does not save what is frozen within a layer:
     freeze again after load_model.
@@ -50,7 +50,7 @@ def freeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainable
 
 
 def unfreeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainable:
-    """Lets what globs choose train again; arguments and errors as for `freeze`.
+    """Lets what names choose train again; arguments and errors as for `freeze`.
 
     Statistics (a batch norm's averages) never train. An optimizer that has already trained the model without these
     variables refuses them: compile again.
@@ -74,6 +74,15 @@ def train_only(model: keras.Model, variables: Collection[Any]) -> Trainable:
             layer.trainable = False
     recompile(model)
     return report(model)
+
+
+def recompile(model: keras.Model) -> None:
+    """Makes Keras trace its functions again, which hold on to the variables and layers of their first call."""
+    if model.compiled:
+        model.make_train_function(force=True)
+        model.make_test_function(force=True)
+    if model.predict_function is not None:
+        model.make_predict_function(force=True)
 
 
 def report(model: keras.Model) -> Trainable:

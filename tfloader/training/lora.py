@@ -14,8 +14,8 @@ import keras
 
 from tfloader.errors import TrainingError, listing
 from tfloader.layers.lora import Adapter, adaptable, adapted
-from tfloader.training.freezing import Trainable, train_only
-from tfloader.training.selection import all_layers, recompile, select
+from tfloader.selection import all_layers, select
+from tfloader.training.freezing import Trainable, recompile, train_only
 
 
 def adapters(model: keras.Model) -> list[Adapter]:
@@ -38,11 +38,11 @@ def enable_lora(
     them, or keep the adapters with `save_adapters`.
 
     Args:
-        patterns: globs as for `freeze`, of Dense, EinsumDense and Embedding layers: "query", "*/query", "Pooler-Dense",
+        patterns: as for `freeze`, of Dense, EinsumDense and Embedding layers: "query", "*/query", "Pooler-Dense",
             "Transformer-11-*".
         rank: size of the adapters.
         alpha: the change is scaled by alpha / rank; None: by 1.
-        train: globs of what trains beside all adapters of the model, such as a new head.
+        train: patterns of what trains beside all adapters of the model, such as a new head.
 
     Returns:
         What trains now.

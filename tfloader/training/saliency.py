@@ -11,14 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfloader.errors import TrainingError
-from tfloader.training.selection import layer_named
+from tfloader.selection import layer_named
 
 
 def saliency(
     model: keras.Model,
     inputs: Any,
     target: int | Sequence[int] | Callable[[Any], Any] | None = None,
-    layer: str = "Embedding-Token",
+    layer: str | keras.layers.Layer = "Embedding-Token",
     method: str = "gradient_x_input",
     steps: int = 50,
     baseline: Any = 0.0,
@@ -35,7 +35,8 @@ def saliency(
         inputs: a batch, as the model takes it.
         target: the result, one number a row: None, the largest output; an integer, or one a row: the output of that
             class; or a function from the outputs to [batch], such as `lambda logits: logits[:, -1, 42]`.
-        layer: the embedding layer's name; any layer whose output is [batch, length, size] will do.
+        layer: the embedding layer, or its name, glob or `re:` expression (`tfloader.selection`). Any layer whose output
+            is [batch, length, size] will do.
         steps: points on the way (Gauss-Legendre); 50 give the sum to several digits.
         baseline: the embeddings of nothing; broadcast against [batch, length, size].
         occurrence: which call of the layer, where the model calls it more than once: T5's source is 0, its target 1.
