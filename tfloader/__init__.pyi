@@ -38,6 +38,8 @@ from tfloader.generation.text import TextGenerator as TextGenerator
 from tfloader.generation.trie import Trie as Trie
 from tfloader.inspection import info as info
 from tfloader.inspection import verify as verify
+from tfloader.interpretation.attribution import saliency as saliency
+from tfloader.interpretation.pictures import heat_map as heat_map
 from tfloader.layers import ConditionalLayerNormalization as ConditionalLayerNormalization
 from tfloader.layers import ConditionalRandomField as ConditionalRandomField
 from tfloader.layers import ConditionalRMSNormalization as ConditionalRMSNormalization
@@ -71,6 +73,7 @@ from tfloader.models.transformer import Transformer as Transformer
 from tfloader.naming import load_config as load_config
 from tfloader.naming import register_release as register_release
 from tfloader.optimizers import AdaFactor as AdaFactor
+from tfloader.optimizers import Adam as Adam
 from tfloader.optimizers import EvaluateAverage as EvaluateAverage
 from tfloader.optimizers import PiecewiseLinear as PiecewiseLinear
 from tfloader.optimizers import extend_with_exponential_moving_average as extend_with_exponential_moving_average
@@ -101,10 +104,8 @@ from tfloader.training.exposure_bias import RandomTokenReplacement as RandomToke
 from tfloader.training.exposure_bias import replace_random_tokens as replace_random_tokens
 from tfloader.training.freezing import freeze as freeze
 from tfloader.training.freezing import unfreeze as unfreeze
-from tfloader.training.heat_map import heat_map as heat_map
 from tfloader.training.lora import enable_lora as enable_lora
 from tfloader.training.lora import merge_lora as merge_lora
-from tfloader.training.saliency import saliency as saliency
 from tfloader.training.virtual_adversarial import VAT as VAT
 
 __version__: str

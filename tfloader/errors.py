@@ -49,6 +49,10 @@ class TrainingError(TfloaderError):
     """A training hook does not fit the model, or training went wrong."""
 
 
+class LossError(TrainingError, ValueError):
+    """A loss got an argument, or a batch, that it cannot use."""
+
+
 class GenerationError(TfloaderError):
     """Generation stopped because no next token could be chosen."""
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tfloader import losses
+from tfloader.errors import LossError
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -120,7 +121,7 @@ def test_under_a_mirrored_strategy_the_loss_is_the_mean_over_all_replicas(two_re
 
 def test_an_undeclared_metric_names_the_argument():
     layer = Squares()
-    with pytest.raises(ValueError, match=r"metric_names=\['accuracy'\]"):
+    with pytest.raises(LossError, match=r"metric_names=\['accuracy'\]"):
         layer.add_metric(1.0, "accuracy")
 
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfloader import losses
+from tfloader.errors import LossError
 
 RANDOM = np.random.default_rng(7)
 VECTORS = RANDOM.normal(size=(10, 6))
@@ -106,7 +107,7 @@ def test_labels_that_differ_within_a_pair_are_an_error(torn):
 
 
 def test_an_odd_batch_is_an_error():
-    with pytest.raises(ValueError, match="even number of rows, found 3"):
+    with pytest.raises(LossError, match="even number of rows, found 3"):
         losses.simcse(np.zeros(3), VECTORS[:3])
     compiled = tf.function(losses.simcse, input_signature=[tf.TensorSpec([None]), tf.TensorSpec([None, 6])])
     with pytest.raises(tf.errors.InvalidArgumentError):

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfloader import losses
+from tfloader.errors import LossError
 from tfloader.losses.sampled import alias_table, log_uniform
 
 RANDOM = np.random.default_rng(10)
@@ -157,9 +158,9 @@ def test_only_sampled_rows_of_the_table_get_gradients():
 
 
 def test_wrong_noise_and_wrong_labels_are_errors():
-    with pytest.raises(ValueError, match="each of the 5 classes a number above 0"):
+    with pytest.raises(LossError, match="each of the 5 classes a number above 0"):
         losses.SampledSoftmax(5, 2, noise=[1, 2, 3, 4])
-    with pytest.raises(ValueError, match="smallest 0"):
+    with pytest.raises(LossError, match="smallest 0"):
         losses.SampledSoftmax(5, 2, noise=[1, 2, 3, 4, 0])
     layer = layer_of(losses.SampledSoftmax)
     with pytest.raises(tf.errors.InvalidArgumentError, match="A label is not from 0"):

@@ -368,7 +368,7 @@ def test_a_layer_that_the_loss_does_not_depend_on_is_refused():
     aside = keras.Model(model.inputs, [model.output, unused(model.inputs[0] % 3)])
     aside.compile("sgd", [keras.losses.SparseCategoricalCrossentropy(from_logits=True), None])
     adversarial_training(aside, "unused")
-    with pytest.raises(TrainingError, match="no gradient by unused/embeddings"):
+    with pytest.raises(TrainingError, match="no gradient with respect to unused/embeddings"):
         aside.train_on_batch(IDS, [LABELS, LABELS])
 
 

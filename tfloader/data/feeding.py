@@ -7,12 +7,13 @@ first batch of another length, be that hours later. Here, all sizes but 1 are fr
 from __future__ import annotations
 
 import itertools
-import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+
+from tfloader.keras_private import is_asked_for_shapes
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -20,19 +21,9 @@ if TYPE_CHECKING:
 
 def with_free_lengths(batch: Callable[[int], Any], index: int) -> Any:
     """Batch number `index`; but where Keras only asks for shapes, number 1 differs from number 0 in lengths."""
-    if index == 1 and _keras_asks_for_shapes():
+    if index == 1 and is_asked_for_shapes():
         return keras.tree.map_structure(_of_other_lengths, batch(0), batch(1))
     return batch(index)
-
-
-def _keras_asks_for_shapes() -> bool:
-    """Whether Keras' adapter of PyDatasets is looking at batches on which it will not train.
-
-    There is no public way to tell it the shapes, hence this look at who is calling. Where a release of Keras has
-    another name for that method, nothing worse happens than what Keras does by itself.
-    """
-    callers = itertools.islice(traceback.walk_stack(None), 8)
-    return any(frame.f_code.co_name == "get_tf_dataset" for frame, _ in callers)
 
 
 def _of_other_lengths(one: Any, other: Any) -> np.ndarray | None:

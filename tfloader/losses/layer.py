@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.errors import LossError
 from tfloader.losses.common import wide
 
 
@@ -63,10 +64,10 @@ class Loss(keras.layers.Layer):
         """Averages a number over the epoch under a name that `metric_names` declares.
 
         Raises:
-            ValueError: it does not.
+            LossError: it does not.
         """
         if name not in self.trackers:
-            raise ValueError(f"{self.name}: pass metric_names=[{name!r}] to the layer; it has {list(self.trackers)}.")
+            raise LossError(f"{self.name}: pass metric_names=[{name!r}] to the layer; it has {list(self.trackers)}.")
         self.trackers[name].update_state(value)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:

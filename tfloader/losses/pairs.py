@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.errors import LossError
 from tfloader.losses.common import LOWEST, FunctionLoss, log_sum_exp_with_one, require, wide
 
 
@@ -18,10 +19,10 @@ def halves(x: Any) -> tuple[Any, Any]:
     """Rows 0, 2, 4 ... and rows 1, 3, 5 ... of a batch.
 
     Raises:
-        ValueError: the number of rows is odd (where it is known only at run time: the backend's own error).
+        LossError: the number of rows is odd (where it is known only at run time: the backend's own error).
     """
     if x.shape[0] is not None and x.shape[0] % 2:
-        raise ValueError(f"A batch of pairs has an even number of rows, found {x.shape[0]}.")
+        raise LossError(f"A batch of pairs has an even number of rows, found {x.shape[0]}.")
     pairs = ops.reshape(x, (-1, 2, *ops.shape(x)[1:]))
     return pairs[:, 0], pairs[:, 1]
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfloader.errors import LossError
 from tfloader.losses.common import LOWEST, checked_labels
 from tfloader.losses.layer import Loss, widened
 
@@ -83,7 +84,7 @@ class SampledSoftmax(Loss):
         self.seed_generator = keras.random.SeedGenerator(seed)
         counts = log_uniform(num_classes) if noise is None else np.asarray(self.noise, "float64")
         if counts.shape != (num_classes,) or not np.isfinite(counts).all() or counts.min() <= 0:
-            raise ValueError(
+            raise LossError(
                 f"{self.name}: noise must give each of the {num_classes} classes a number above 0, found shape "
                 f"{counts.shape}, smallest {counts.min() if counts.size else None}. Add 1 to counts that are 0."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
+from tfloader.keras_private import variable_index
 from tfloader.optimizers.extension import Extension, dense, number_of_replicas, refuse, require_tensorflow
 
 
@@ -46,12 +47,12 @@ class GradientAccumulation(Extension):
     def apply(self, grads, trainable_variables=None):
         import tensorflow as tf
 
-        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        variables = list(self.trained.variables if trainable_variables is None else trainable_variables)
         if not self.built:
             self.build(variables)
         # A variable without gradient stays None, so that Keras warns of it.
         sums = [
-            None if gradient is None else self._sums[self._get_variable_index(variable)]
+            None if gradient is None else self._sums[variable_index(self, variable)]
             for gradient, variable in zip(grads, variables, strict=True)
         ]
         present = [item for item in sums if item is not None]

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfloader.keras_private import variable_index
 from tfloader.optimizers.extension import WholeGradients, at_least_float32
 from tfloader.selection import as_patterns, matches
 
@@ -84,7 +85,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         return (int(larger), int(smaller)) if shape[smaller] >= self.min_dim_size_to_factor else ()
 
     def update_step(self, gradient, variable, learning_rate):
-        index, dtype = self._get_variable_index(variable), at_least_float32(variable.dtype)
+        index, dtype = variable_index(self, variable), at_least_float32(variable.dtype)
         gradient, rate = ops.cast(gradient, dtype), ops.cast(learning_rate, dtype)
         beta2 = self.beta2 if self.beta2 is not None else 1 - ops.cast(self.iterations + 1, dtype) ** -0.8
         square, axes = ops.square(gradient) + self.epsilon1, self.factored_axes(variable.shape)

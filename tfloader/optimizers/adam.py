@@ -7,6 +7,7 @@ import math
 import keras
 from keras import ops
 
+from tfloader.keras_private import variable_index
 from tfloader.optimizers.extension import WholeGradients
 
 
@@ -42,7 +43,7 @@ class Adam(WholeGradients, keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         dtype = variable.dtype
-        index = self._get_variable_index(variable)
+        index = variable_index(self, variable)
         m, v = self._first[index], self._second[index]
         gradient = ops.cast(gradient, dtype)
         self.assign_add(m, (gradient - m) * (1 - self.beta_1))

@@ -52,7 +52,7 @@ class ExponentialMovingAverage(Extension):
         super().apply(grads, trainable_variables)
         updates = ops.cast(self.iterations, "float32")
         share = (1 - self.ema_momentum) / -ops.expm1(updates * math.log(self.ema_momentum))
-        for average, variable in zip(self._averages, self._trainable_variables, strict=True):
+        for average, variable in zip(self._averages, self.trained.variables, strict=True):
             change = ops.cast(variable, average.dtype) - average
             average.assign(average + change * ops.cast(share, average.dtype))
 
@@ -71,14 +71,14 @@ class ExponentialMovingAverage(Extension):
             (not self.has_average, "there is no average before the first update."),
             (self._weights_aside is not None, "the model has the average already; call reset_old_weights first."),
         )
-        self._weights_aside = tuple(ops.convert_to_numpy(variable) for variable in self._trainable_variables)
-        for variable, average in zip(self._trainable_variables, self._averages, strict=True):
+        self._weights_aside = tuple(ops.convert_to_numpy(variable) for variable in self.trained.variables)
+        for variable, average in zip(self.trained.variables, self._averages, strict=True):
             variable.assign(ops.cast(average, variable.dtype))
 
     def reset_old_weights(self) -> None:
         """Puts the weights back that `apply_ema_weights` kept."""
         refuse(self, (self._weights_aside is None, "there are no weights to put back; call apply_ema_weights first."))
-        for variable, weights in zip(self._trainable_variables, self._weights_aside, strict=True):
+        for variable, weights in zip(self.trained.variables, self._weights_aside, strict=True):
             variable.assign(weights)
         self._weights_aside = None
 
@@ -162,7 +162,7 @@ class Lookahead(Extension):
 
         def once(strategy):
             def everywhere():
-                for variable, slow in zip(self._trainable_variables, self._slow, strict=True):
+                for variable, slow in zip(self.trained.variables, self._slow, strict=True):
                     strategy.extended.update(_native(variable), step, args=(slow.value,), group=False)
 
             tf.cond(condition, everywhere, lambda: None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras import ops
 
+from tfloader.keras_private import variable_index
 from tfloader.optimizers.extension import Extension, refuse
 from tfloader.selection import EXPRESSION, as_patterns, matches, path
 
@@ -42,13 +43,11 @@ class OwnDecay(Extension):
             return
         excluded = matches(self.undecayed, variables, "exclude_from_weight_decay", NORMS_AND_BIASES)
         self._decays = tuple(not patterns for patterns in excluded)
+        super().exclude_from_weight_decay(var_list=list(variables))  # from Keras' decay, which comes before all updates
         super().build(variables)
 
     def decays(self, variable: Any) -> bool:
-        return bool(self.weight_decay) and self._decays[self._get_variable_index(variable)]
-
-    def _apply_weight_decay(self, variables):
-        """Where Keras decays, before all updates: here nothing happens."""
+        return bool(self.weight_decay) and self._decays[variable_index(self, variable)]
 
     def update_step(self, gradient, variable, learning_rate):
         if self.decays(variable):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import keras
 
 from tfloader.errors import TrainingError
-
-# These stand before a Keras optimizer class, whose methods they call with super().
-Optimizer = keras.optimizers.Optimizer if TYPE_CHECKING else object
+from tfloader.keras_private import ClipHook
 
 
-class WholeGradients(Optimizer):
+class WholeGradients(ClipHook):
     """Before a Keras optimizer class: sums what belongs to one gradient, before it is squared or clipped.
 
     A TensorFlow embedding's gradient lists a row once for each place where its token stands, and Keras (3.15) squares
@@ -24,16 +23,15 @@ class WholeGradients(Optimizer):
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         super().apply([dense(gradient) for gradient in grads], trainable_variables)
 
-    def _clip_gradients(self, grads):
+    def clip_gradients(self, gradients, clip):
         replicas = number_of_replicas()
-        clipping = (self.clipnorm, self.clipvalue, self.global_clipnorm)
-        if replicas == 1 or not any(clipping):
-            return super()._clip_gradients(grads)
+        if replicas == 1 or not any((self.clipnorm, self.clipvalue, self.global_clipnorm)):
+            return clip(gradients)
         import tensorflow as tf
 
         # Keras will sum over the replicas again.
-        grads = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, grads)
-        return [gradient / replicas for gradient in super()._clip_gradients(grads)]
+        gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        return [gradient / replicas for gradient in clip(gradients)]
 
 
 def dense(gradient: Any) -> Any:
@@ -65,7 +63,16 @@ class Extension(WholeGradients):
     A part overrides hooks of keras.optimizers.Optimizer and hands on with super(): `build`, `apply` (a step),
     `update_step` (a variable in a step), `assign`, `assign_add` and `assign_sub` (a write in an update), `get_config`.
     Its own arguments are keyword-only.
+
+    Attributes:
+        trained: holds `variables`, those that the optimizer was built with.
     """
+
+    def build(self, variables: Sequence[Any]) -> None:
+        if not self.built:
+            # In a plain object, for an optimizer takes variables that are its attributes for its own.
+            self.trained = SimpleNamespace(variables=tuple(variables))
+            super().build(variables)
 
 
 def refuse(optimizer: Any, *reasons: tuple[bool, str]) -> None:

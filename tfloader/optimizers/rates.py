@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from tfloader.errors import TrainingError, listing
+from tfloader.keras_private import variable_index
 from tfloader.optimizers.decay import OwnDecay
 from tfloader.optimizers.extension import Extension
 from tfloader.selection import EXPRESSION, matches, path
@@ -116,7 +117,7 @@ class ParameterWiseLearningRate(OwnDecay):
         super().build(variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        multiplier = self._multipliers[self._get_variable_index(variable)]
+        multiplier = self._multipliers[variable_index(self, variable)]
         super().update_step(gradient, variable, learning_rate if multiplier == 1 else learning_rate * multiplier)
 
     def get_config(self):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from keras import ops
 
 from tfloader.errors import TrainingError
+from tfloader.keras_private import variable_index
 from tfloader.optimizers.decay import OwnDecay
 from tfloader.optimizers.extension import at_least_float32
 from tfloader.selection import as_patterns, matches, path
@@ -40,7 +41,7 @@ class LayerAdaptation(OwnDecay):
         super().build(variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        if not self._adapts[self._get_variable_index(variable)]:
+        if not self._adapts[variable_index(self, variable)]:
             super().update_step(gradient, variable, learning_rate)
             return
         self._adapting.variable, self._adapting.changes = variable, []
@@ -122,7 +123,7 @@ class LazyOptimization(OwnDecay):
             )
 
     def update_step(self, gradient, variable, learning_rate):
-        if not self._lazy[self._get_variable_index(variable)]:
+        if not self._lazy[variable_index(self, variable)]:
             super().update_step(gradient, variable, learning_rate)
             return
         self._updating.rows = ops.any(ops.not_equal(gradient, 0), axis=-1, keepdims=True)

@@ -22,8 +22,8 @@ from tfloader.training.virtual_adversarial import VAT
 class Attack:
     """Where the gradients of a step are taken: at the weights, then at tables each of which climbs the last one's loss.
 
-    With g the loss's gradient by the table over the whole batch, the perturbation r goes to r + step_size * g / (|g| +
-    1e-8), and back onto the ball |r| <= epsilon where it left it.
+    With g the loss's gradient with respect to the table over the whole batch, the perturbation r becomes
+    r + step_size * g / (|g| + 1e-8), projected onto the ball |r| <= epsilon.
 
     Attributes:
         shares: factor of each pass's gradient in the step's: of the clean pass, then of each perturbed one. Passes
@@ -95,7 +95,7 @@ class FreeLB(Attack):
 
 
 class GradientPenalty:
-    """Adds weight / 2 * |g|^2 to the loss, with g its gradient by the table over the whole batch.
+    """Adds weight / 2 * |g|^2 to the loss, with g its gradient with respect to the table over the whole batch.
 
     The gradient is taken through twice, which every layer and loss must allow. The reported loss is without it.
 

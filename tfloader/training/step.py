@@ -104,12 +104,13 @@ class Batch:
         """The first pass.
 
         Args:
-            share: factor of the loss in the gradients by the weights. With 0 and no penalties these are not taken.
+            share: factor of the loss in the gradients with respect to the weights. With 0 and no penalties these are
+                not computed.
             penalties: functions from the slope to a further term of the loss.
 
         Returns:
-            The slope, which is the loss's gradient by the variable as it comes (a tensor or IndexedSlices), and the
-            gradients by the weights, which carry the optimizer's loss scale.
+            The slope, which is the loss's gradient with respect to the variable (a tensor or IndexedSlices), and the
+            gradients with respect to the weights, which carry the optimizer's loss scale.
         """
         value, weights = self.variable.value, _values(self.weights)
         if not penalties:
@@ -186,8 +187,8 @@ class Batch:
     def _slope(self, slope: Any, share: float = 1.0) -> Any:
         if slope is None:
             raise TrainingError(
-                f"The loss has no gradient by {self.variable.path}. Choose a layer that the loss depends on, and "
-                "one that is not under keras.RematScope."
+                f"The loss has no gradient with respect to {self.variable.path}. Choose a layer that the loss depends "
+                "on, and one that is not under keras.RematScope."
             )
         scale = self._seed(slope, share)
         if isinstance(slope, tf.IndexedSlices):

@@ -56,7 +56,7 @@ class VAT:
         self._unlabelled = None if unlabelled is None else _endless(unlabelled)
 
     def gradients(self, batch: Batch) -> list[Any]:
-        """The gradients by `batch.weights`; after the batch's first pass."""
+        """The gradients with respect to `batch.weights`; after the batch's first pass."""
         x, outputs = batch.x, batch.y_pred
         if self._unlabelled is not None:
             if batch.model.jit_compile:

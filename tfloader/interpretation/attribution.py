@@ -1,4 +1,4 @@
-"""Which tokens a model's answer hangs on: gradients by the token embeddings. `heat_map.py` draws them."""
+"""Which tokens a model's answer depends on: gradients with respect to their embeddings. `pictures.py` draws them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def saliency(
 ) -> np.ndarray:
     """How much each token speaks for a result of the model, or (negative) against it: [batch, length] float32.
 
-    "gradient_x_input" is the gradient of the result by a token's embedding, times that embedding.
+    "gradient_x_input" is the gradient of the result with respect to a token's embedding, times that embedding.
     "integrated_gradients" (Sundararajan et al., 2017, arXiv:1703.01365) averages the gradient over the way from a
     baseline, so that the numbers of a row sum to its result(inputs) - result(baseline). Dropout is off.
 
@@ -50,7 +50,7 @@ def saliency(
         target = np.argmax(_as_rows(model(inputs, training=False)), axis=-1)
 
     def slope_and_input(share: float) -> tuple[Any, Any]:
-        """The result's gradient by the embeddings at a share of their way from the baseline; and all of that way."""
+        """The gradient with respect to the embeddings at a share of the way from the baseline, and that whole way."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
 
             def move(x):
@@ -68,7 +68,7 @@ def saliency(
         x, moved = calls[occurrence]
         slope = tape.gradient(result, moved)
         if slope is None:
-            raise TrainingError(f"The result has no gradient by the output of the layer {layer!r}.")
+            raise TrainingError(f"The result has no gradient with respect to the output of the layer {layer!r}.")
         return tf.cast(tf.convert_to_tensor(slope), "float32"), tf.cast(x - baseline, "float32")
 
     if method == "gradient_x_input":
@@ -85,6 +85,17 @@ def saliency(
     return tf.reduce_sum(total, axis=-1).numpy()
 
 
+class MaskKeeping(keras.layers.Layer):
+    """A function of one tensor as a layer, so that Keras gives the output the input's mask."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__(autocast=False)
+        self.function, self.supports_masking = function, True
+
+    def call(self, x: Any) -> Any:
+        return self.function(x)
+
+
 @contextmanager
 def tapped(layer: keras.layers.Layer, occurrence: int, move: Callable[[Any], Any]) -> Iterator[list[tuple[Any, Any]]]:
     """While the model runs, replaces the output x of one call of a layer by move(x).
@@ -95,10 +106,8 @@ def tapped(layer: keras.layers.Layer, occurrence: int, move: Callable[[Any], Any
 
     def call(*args, **kwargs):
         x = plain(*args, **kwargs)
-        moved = move(x) if len(calls) == occurrence else x
+        moved = MaskKeeping(move)(x) if len(calls) == occurrence else x
         calls.append((x, moved))
-        if hasattr(x, "_keras_mask"):  # Keras notes masks there, and has no public way to copy them
-            moved._keras_mask = x._keras_mask
         return moved
 
     layer.call = call

@@ -11,7 +11,7 @@ import pytest
 
 import tfloader
 from tfloader.errors import TrainingError
-from tfloader.training.heat_map import AGAINST, FOR, colour, page, picture, visible
+from tfloader.interpretation.pictures import AGAINST, FOR, colour, page, picture, visible
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -1,0 +1,49 @@
+"""All errors that tfloader raises on purpose are TfloaderError, but for those that Python's own protocols ask for."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from pathlib import Path
+
+import tfloader
+
+ROOT = Path(tfloader.__file__).parent
+BUILTIN = {name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)}
+# Where a built-in exception is right, and why.
+ALLOWED = {
+    ("__init__.py", "AttributeError"): "the protocol of a module's __getattr__",
+    ("cli.py", "ValueError"): "the protocol of argparse's types",
+    ("filesystem.py", "OSError"): "what the system reports; staging.py turns it into the error of its caller",
+    ("naming/dialect.py", "ValueError"): "caught by the Dialect, which collects it with all other problems",
+    ("checkpoints/base.py", "MemoryError"): "Python's own error for it",
+    ("conversion/streaming.py", "RuntimeError"): "a mistake in tfloader, not in an argument",
+    ("data/generator.py", "IndexError"): "the protocol of __getitem__",
+    ("data/generator.py", "TypeError"): "the protocol of __len__",
+    ("downloads/archives.py", "ValueError"): "caught there, with what the reading of archives raises",
+    ("staging.py", "OSError"): "what the system reports; turned there into the error of its caller",
+    ("staging.py", "ValueError"): "caught there, with what the reading of JSON raises",
+    ("tokenizers/sentencepiece.py", "TypeError"): "what every tokenizer raises for what is no text",
+}
+
+
+def raised(path: Path) -> set[str]:
+    calls = (node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise) and node.exc)
+    names = {call.func if isinstance(call, ast.Call) else call for call in calls}
+    return {name.id for name in names if isinstance(name, ast.Name)}
+
+
+def test_built_in_exceptions_are_raised_only_where_it_is_said_why():
+    found = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in ROOT.rglob("*.py")
+        for name in raised(path) & BUILTIN - {"NotImplementedError"}  # the protocol of a method for subclasses
+    }
+    assert found <= ALLOWED.keys(), f"Raise an error of tfloader.errors: {sorted(found - ALLOWED.keys())}"
+    assert found == ALLOWED.keys(), f"No longer raised: {sorted(ALLOWED.keys() - found)}"
+
+
+def test_every_exception_of_tfloader_is_a_tfloader_error():
+    for name, value in vars(tfloader.errors).items():
+        if isinstance(value, type) and issubclass(value, Exception):
+            assert issubclass(value, tfloader.TfloaderError), name

@@ -1,0 +1,51 @@
+"""All that tfloader uses of Keras without Keras documenting it, each with the reason why nothing public will do.
+
+tests/test_keras_private.py fails when Keras (3.13 to 3.15) changes one of these, and when such a use stands elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the hook stands before a Keras optimizer class, whose methods it calls with super()
+    from keras.optimizers import Optimizer
+else:
+    Optimizer = object
+
+
+def variable_index(optimizer: Any, variable: Any) -> int:
+    """The place of a variable in the list that its optimizer was built with.
+
+    Keras calls `update_step` with a tf.Variable, under tf.distribute with one replica's component of it. Only the
+    optimizer knows which of its variables that is; all optimizers of Keras ask it in this way.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+class ClipHook(Optimizer):
+    """Before an optimizer class: `clip_gradients` stands around Keras' own clipping.
+
+    That comes after the loss scale is divided out and after gradients are accumulated, but before the update, and no
+    public method is called between these.
+    """
+
+    def clip_gradients(self, gradients: Sequence[Any], clip: Callable[[Sequence[Any]], Sequence[Any]]) -> Sequence[Any]:
+        """The clipped gradients; `clip` is Keras' own clipping."""
+        return clip(gradients)
+
+    def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
+        return self.clip_gradients(grads, super()._clip_gradients)
+
+
+def is_asked_for_shapes() -> bool:
+    """Within `__getitem__` of a PyDataset: whether Keras reads the batch for its shapes only, and will not train on it.
+
+    Keras (3.15) takes a size in which the first two batches agree for fixed, and has no argument to say otherwise. So
+    this looks for the method that reads these two among the callers. Should it get another name, nothing worse happens
+    than what Keras does by itself.
+    """
+    callers = itertools.islice(traceback.walk_stack(None), 8)
+    return any(frame.f_code.co_name == "get_tf_dataset" for frame, _ in callers)
