@@ -67,9 +67,11 @@ def test_padding_and_room_for_more_are_nothing_that_a_candidate_could_be_like():
     search = ContrastiveSearch(GenerationOptions.of(penalty_alpha=0.5, top_k=2), generator("hf_gpt2").config)
     context = tf.constant([[[1.0, -1.0, 0.0], [0.0, 0.0, 0.0]]])  # directions of padding, text, room
     directions = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])  # the first is like the padding and unlike the text
-    state = {"context": context, "shares": tf.constant([[0.1, 0.2]])}
+    prompt = tf.constant([[4, 5]])
+    state = search.start(prompt, prompt > 0, 1, tf.zeros([1, 2, 2]))
+    state = state._replace(context=context, shares=tf.constant([[0.1, 0.2]]))
     for real, best in (([0, 1, 0], 0), ([1, 1, 0], 1), ([0, 1, 1], 1), ([0, 0, 0], 1)):
-        state["real"] = tf.constant([real]) == 1
+        state = state._replace(real=tf.constant([real]) == 1)
         assert search.best(directions, state, 0.5).numpy().tolist() == [best]
 
 

@@ -69,9 +69,9 @@ def test_nothing_more_is_made_once_a_stop_string_is_there(monkeypatch):
     stretches = made.decoder.stretches
 
     def counted(*arguments):
-        for state, selector in stretches(*arguments):
-            steps.append(int(state["generated"]))
-            yield state, selector
+        for chosen, selector in stretches(*arguments):
+            steps.append(int(chosen.generated))
+            yield chosen, selector
 
     monkeypatch.setattr(made.decoder, "stretches", counted)
     pieces = list(made.stream("the quick", **GREEDY))

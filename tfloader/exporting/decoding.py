@@ -11,42 +11,52 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfloader.generation.cache import per_key, visible
-from tfloader.generation.decoding import Decoder
+from tfloader.errors import ConfigError
+from tfloader.generation.cache import Prompt, Read, StepCache
+from tfloader.generation.reading import reader
 from tfloader.models.transformer import Transformer
 
 IDS = tf.TensorSpec([None, None], tf.int32)
 
 
-class CachedDecoding(Decoder):
+class CachedDecoding:
     """The generator's own prefill and step, with all that lies between them in the tensors that they return.
 
     The cache is one tensor [layers * 2, batch, heads, past, head_size] (keys of a layer, then its values), which a step
-    returns longer by one. For T5, `memory` holds those of the source in the same form.
+    returns longer by one. For encoder-decoders, `memory` holds those of the source in the same form.
+
+    Raises:
+        ConfigError: the model cannot generate, or has an attention_bias of its own, which would be asked for texts
+            that an exported step does not have.
     """
 
     def __init__(self, transformer: Transformer) -> None:
-        super().__init__(transformer)
+        self.config = transformer.config
+        self.reader = reader(transformer)
+        if not self.reader.hides_padding:
+            raise ConfigError(
+                f"{type(transformer).__name__}.attention_bias is asked for the text so far, which an exported decoding "
+                "step does not have: export the model with decoding=False."
+            )
         self.layers: list[str] = []
         self.memory_layers: list[str] = []
 
     def prefill(self, input_ids: Any, attention_mask: Any) -> dict[str, Any]:
-        """Reads prompts (T5: sources).
+        """Reads prompts (of encoder-decoders: sources).
 
         Args:
             input_ids: int32 [batch, length].
             attention_mask: int32 [batch, length], 0 at padding, wherever it is.
 
         Returns:
-            logits [batch, vocab] of the next token, cache, mask [batch, past]; for T5 logits, cache, memory, mask
-            [batch, length] of the source.
+            logits [batch, vocab] of the next token, cache, mask [batch, past]; for encoder-decoders logits, cache,
+            memory, mask [batch, length] of the source.
         """
         tokens, real = aligned_right(input_ids, attention_mask)
-        read = self._prefill_t5 if self.is_t5 else self._prefill_prompt
-        logits, _, fixed, _ = read(tokens, real)
-        self.layers, self.memory_layers = list(fixed["frozen"]), list(fixed["memory"])
-        state = {"logits": logits, "cache": packed(fixed["frozen"]), "mask": tf.cast(real, tf.int32)}
-        return state | {"memory": packed(fixed["memory"])} if self.is_t5 else state
+        read: Read = self.reader.prefill(tokens, real)
+        self.layers, self.memory_layers = list(read.keys_values), list(read.source)
+        state = {"logits": read.logits, "cache": packed(read.keys_values), "mask": tf.cast(real, tf.int32)}
+        return state | {"memory": packed(read.source)} if read.source else state
 
     def step(self, token: Any, cache: Any, mask: Any, memory: Any = None) -> dict[str, Any]:
         """Reads one token a row; returns the entries of the state that change by it.
@@ -56,32 +66,21 @@ class CachedDecoding(Decoder):
             cache, mask, memory: what `prefill` or the last step returned.
         """
         rows, past = tf.shape(token)[0], tf.shape(cache)[3]
-        rows_of_padding = tf.zeros([rows], tf.int32)
-        if self.is_t5:
-            position, seen = rows_of_padding + past, tf.ones([rows, past], tf.bool)
-            memory_bias = visible(per_key(mask != 0), self.dtype)
-        else:
-            position, seen = tf.reduce_sum(mask, axis=1), mask != 0
-            memory_bias = tf.zeros((0,), self.dtype)
+        position = tf.reduce_sum(mask, axis=1) if memory is None else tf.fill([rows], past)
         self._check_positions(position)
-        fixed = {
-            "frozen": unpacked(cache, self.layers),
-            "frozen_bias": visible(per_key(seen), self.dtype),
-            "padding": rows_of_padding,
-            "memory": {} if memory is None else unpacked(memory, self.memory_layers),
-            "memory_bias": memory_bias,
-        }
+        prompt = Prompt(
+            keys_values=unpacked(cache, self.layers),
+            tokens=tf.zeros([rows, past], tf.int32),  # tfloader's attention_bias reads no more than their number
+            length=past,
+            padding=past - position,
+            source={} if memory is None else unpacked(memory, self.memory_layers),
+            source_mask=mask,
+        )
         one_slot = tf.zeros([rows, cache.shape[2], 1, cache.shape[4]], cache.dtype)
-        state = {
-            "recent": {name: (one_slot, one_slot) for name in self.layers},
-            "slot": tf.constant(0),
-            "last": token,
-            "position": position,
-            "logits": None,
-        }
-        found = self._step(state, fixed, copies=1)
-        longer = {"logits": found["logits"], "cache": tf.concat([cache, packed(found["recent"])], axis=3)}
-        if not self.is_t5:
+        new = StepCache({name: (one_slot, one_slot) for name in self.layers}, tf.expand_dims(token, 1), tf.constant(0))
+        logits, _, new = self.reader.step(tf.expand_dims(token, 1), position, self.reader.prepared(prompt, 1), new)
+        longer = {"logits": logits, "cache": tf.concat([cache, packed(new.keys_values)], axis=3)}
+        if memory is None:
             longer["mask"] = tf.concat([mask, tf.ones([rows, 1], tf.int32)], axis=1)
         return longer
 

@@ -14,7 +14,7 @@ the groups before it that has just been continued with this token. The best of a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -28,138 +28,170 @@ from tfloader.generation.sampling import is_one_of, put
 NEVER = -1e9
 
 
-class BeamSearch:
-    """The state of the loop, beside what `OneToken` has; a search is a group of beams of one prompt:
+class Beams(NamedTuple):
+    """What beam search carries from step to step; a search is a group of beams of one prompt.
 
-    tokens, real: [searches, beams, columns] running hypotheses, best first; running: [searches, beams] their scores;
-    finished_tokens: [searches, beams, columns]; finished_scores, finished_lengths: [searches, beams] (NEVER and 0
-    where there is none); open: [searches] whether a better hypothesis may still come; stuck: [searches] whether none
-    is left to go on. last, logits: as ever, with searches * beams rows.
+    Attributes:
+        tokens, real: int32, bool [searches, beams, columns] running hypotheses, best first.
+        running: float32 [searches, beams] their scores.
+        finished_tokens: int32 [searches, beams, columns] finished hypotheses, best first.
+        finished_scores, finished_lengths: float32, int32 [searches, beams]; NEVER and 0 where there is none.
+        open: bool [searches] whether a better hypothesis may still come.
+        stuck: bool [searches] whether none is left to go on.
+        last: int32 [searches * beams] the newest tokens; `advance` has them as [searches, beams].
+        used, generated, stop_at, fault: as in `sampling.Rows`.
     """
 
+    tokens: Any
+    real: Any
+    running: Any
+    finished_tokens: Any
+    finished_scores: Any
+    finished_lengths: Any
+    open: Any
+    stuck: Any
+    last: Any
+    used: Any
+    generated: Any
+    stop_at: Any
+    fault: Any
+
+
+# Its fields with a row for each search.
+BY_SEARCH = ("tokens", "real", "running", "finished_tokens", "finished_scores", "finished_lengths", "open", "stuck")
+
+
+class BeamSearch:
+    """Its attributes are those of `sampling.OneToken`."""
+
     columns = ("tokens", "real", "finished_tokens")
-    by_search = (*columns, "running", "finished_scores", "finished_lengths", "open", "stuck")
     repeats = 1
+    reads_hidden = False
 
     def __init__(self, options: GenerationOptions, config: TransformerConfig) -> None:
         self.options = options
         self.copies, self.groups, self.beams = options.num_beams, options.num_beam_groups, options.beams_per_group
 
-    def start(self, logits: Any, tokens: Any, real: Any, room: int, hidden: Any) -> dict[str, Any]:
+    def start(self, tokens: Any, real: Any, room: int, hidden: Any) -> Beams:
         prompts, length = tokens.shape
         searches = prompts * self.groups
         tokens, real = (tf.pad(tf.repeat(item, self.copies, axis=0), [[0, 0], [0, room]]) for item in (tokens, real))
         shape = (searches, self.beams, length + room)
-        return {
-            "tokens": tf.reshape(tokens, shape),
-            "real": tf.reshape(real, shape),
-            "logits": tf.repeat(logits, self.copies, axis=0),
-            "used": tf.constant(length),
-            "generated": tf.constant(0),
-            "last": tf.zeros([prompts * self.copies], tf.int32),
+        return Beams(
+            tokens=tf.reshape(tokens, shape),
+            real=tf.reshape(real, shape),
             # All beams are the same before the first token: only one of them may be continued.
-            "running": tf.repeat(tf.constant([[0.0] + [NEVER] * (self.beams - 1)]), searches, axis=0),
-            "finished_tokens": tf.zeros(shape, tf.int32),
-            "finished_scores": tf.fill(shape[:2], NEVER),
-            "finished_lengths": tf.zeros(shape[:2], tf.int32),
-            "open": tf.ones([searches], tf.bool),
-            "stuck": tf.zeros([searches], tf.bool),
-            "fault": tf.constant(0),
-        }
+            running=tf.repeat(tf.constant([[0.0] + [NEVER] * (self.beams - 1)]), searches, axis=0),
+            finished_tokens=tf.zeros(shape, tf.int32),
+            finished_scores=tf.fill(shape[:2], NEVER),
+            finished_lengths=tf.zeros(shape[:2], tf.int32),
+            open=tf.ones([searches], tf.bool),
+            stuck=tf.zeros([searches], tf.bool),
+            last=tf.zeros([prompts * self.copies], tf.int32),
+            used=tf.constant(length),
+            generated=tf.constant(0),
+            stop_at=tf.constant(self.options.max_new_tokens),
+            fault=tf.constant(0),
+        )
 
-    def select(self, state: dict[str, Any], process: Callable, numbers: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    def select(
+        self, state: Beams, logits: Any, hidden: Any, process: Callable, numbers: dict[str, Any]
+    ) -> tuple[Beams, Any]:
         """Continues the running hypotheses, group after group; returns also the row that each new row continues."""
-        scores = tf.nn.log_softmax(state["logits"])
+        scores = tf.nn.log_softmax(logits)
         scores = tf.reshape(scores, (-1, self.beams, tf.shape(scores)[1]))
-        context = {name: state[name] for name in ("used", "generated", "stop_at")}
-        parts, chosen = [], []
-        for group in range(self.groups):
-            part = context | {name: state[name][group :: self.groups] for name in self.by_search}
-            own = scores[group :: self.groups]
+        groups, beams, chosen = [], [], []
+        for number in range(self.groups):
+            group = state._replace(**{name: getattr(state, name)[number :: self.groups] for name in BY_SEARCH})
+            own = scores[number :: self.groups]
             if chosen:
                 own -= numbers["diversity_penalty"] * counts(tf.concat(chosen, axis=1), tf.shape(own)[2])[:, None]
             # A search that is over chooses nothing.
-            live = part["open"][:, None]
-            parts.append(self.advance(part, own, process, numbers))
-            chosen.append(tf.where(live, parts[-1]["last"], -1))
-        joined = {name: interleaved([part[name] for part in parts]) for name in (*self.by_search, "last", "beam")}
-        beam = joined.pop("beam")
-        parents = beam + tf.range(tf.shape(beam)[0])[:, None] * self.beams
+            live = group.open[:, None]
+            group, beam = self.advance(group, own, process, numbers)
+            groups.append(group)
+            beams.append(beam)
+            chosen.append(tf.where(live, group.last, -1))
+        joined = {name: interleaved([getattr(group, name) for group in groups]) for name in (*BY_SEARCH, "last")}
         joined["last"] = tf.reshape(joined["last"], [-1])
-        joined["fault"] = tf.reduce_max([part["fault"] for part in parts])
-        joined |= {name: state[name] + 1 for name in ("used", "generated")}
-        return state | joined, tf.reshape(parents, [-1])
+        joined["fault"] = tf.reduce_max([group.fault for group in groups])
+        beam = interleaved(beams)
+        parents = beam + tf.range(tf.shape(beam)[0])[:, None] * self.beams
+        state = state._replace(**joined, used=state.used + 1, generated=state.generated + 1)
+        return state, tf.reshape(parents, [-1])
 
-    def advance(self, state: dict[str, Any], scores: Any, process: Callable, numbers: dict[str, Any]) -> dict[str, Any]:
+    def advance(self, state: Beams, scores: Any, process: Callable, numbers: dict[str, Any]) -> tuple[Beams, Any]:
         """Continues one search a prompt, given log-probabilities [prompts, beams, vocab].
 
-        Returns the state with `last` and `beam`, [prompts, beams]: the new tokens, and which beams they continue.
+        Returns:
+            The state, and which beams the new ones continue, [prompts, beams].
         """
-        beams, vocab, used = self.beams, tf.shape(scores)[2], state["used"]
-        text = (tf.reshape(state[name][..., :used], (-1, used)) for name in ("tokens", "real"))
-        context = Context(*text, state["generated"])
+        beams, vocab, used = self.beams, tf.shape(scores)[2], state.used
+        text = (tf.reshape(item[..., :used], (-1, used)) for item in (state.tokens, state.real))
+        context = Context(*text, state.generated)
         processed = process(tf.reshape(scores, (-1, vocab)), context, numbers)
         whole = (-1, beams * vocab)
-        broken = fault(tf.reshape(scores, whole), tf.reshape(processed, whole), state["open"])
-        scores = tf.reshape(tf.reshape(processed, (-1, beams, vocab)) + state["running"][:, :, None], whole)
+        broken = fault(tf.reshape(scores, whole), tf.reshape(processed, whole), state.open)
+        scores = tf.reshape(tf.reshape(processed, (-1, beams, vocab)) + state.running[:, :, None], whole)
         # Enough candidates that `beams` of them go on even if all others end.
         count = beams * max(2, 1 + len(self.options.eos_token_ids))
         scores, flat = tf.math.top_k(scores, k=count)
         beam, token = flat // vocab, flat % vocab
 
-        tokens = put(tf.gather(state["tokens"], beam, axis=1, batch_dims=1), token, used)
-        state = state | {"fault": broken, "generated": state["generated"] + 1}
+        tokens = put(tf.gather(state.tokens, beam, axis=1, batch_dims=1), token, used)
+        state = state._replace(fault=broken, generated=state.generated + 1)
         stops = is_one_of(token, numbers["eos_token_id"])
-        ends = stops | (state["generated"] >= state["stop_at"])
-        state |= self.finish(state, tokens, scores, ends, numbers["length_penalty"])
+        ends = stops | (state.generated >= state.stop_at)
+        state = self.finish(state, tokens, scores, ends, numbers["length_penalty"])
 
-        state["running"], best = tf.math.top_k(tf.where(stops, scores + NEVER, scores), k=beams)
-        for name, candidates in (("tokens", tokens), ("last", token), ("beam", beam)):
-            state[name] = tf.gather(candidates, best, axis=1, batch_dims=1)
-        state["real"] = put(state["real"], tf.ones_like(best, tf.bool), used)
-        state["open"] = state["open"] & self.may_improve(state, numbers["length_penalty"])
-        state["stuck"] = tf.reduce_all(stops, axis=1)
-        return state
+        running, best = tf.math.top_k(tf.where(stops, scores + NEVER, scores), k=beams)
+        tokens, last, beam = (tf.gather(item, best, axis=1, batch_dims=1) for item in (tokens, token, beam))
+        real = put(state.real, tf.ones_like(best, tf.bool), used)
+        state = state._replace(tokens=tokens, real=real, running=running, last=last)
+        going_on = state.open & self.may_improve(state, numbers["length_penalty"])
+        return state._replace(open=going_on, stuck=tf.reduce_all(stops, axis=1)), beam
 
-    def finish(self, state: Any, tokens: Any, scores: Any, ends: Any, length_penalty: Any) -> dict[str, Any]:
-        """The finished set, after candidates that end, and are among the best `beams`, have come into it."""
-        length = tf.cast(state["generated"], tf.float32)
+    def finish(self, state: Beams, tokens: Any, scores: Any, ends: Any, length_penalty: Any) -> Beams:
+        """After candidates that end, and are among the best `beams`, have come into the finished set."""
+        length = tf.cast(state.generated, tf.float32)
         among_best = tf.range(tf.shape(scores)[1]) < self.beams
-        allowed = ends & among_best & state["open"][:, None]
+        allowed = ends & among_best & state.open[:, None]
         if self.options.early_stopping is True:
-            allowed &= ~tf.reduce_all(state["finished_lengths"] > 0, axis=1, keepdims=True)
+            allowed &= ~tf.reduce_all(state.finished_lengths > 0, axis=1, keepdims=True)
         entering = tf.where(allowed, scores / length**length_penalty, NEVER)
-        lengths = tf.where(allowed, state["generated"], 0)
-        merged = tf.concat([state["finished_scores"], entering], axis=1)
-        best_scores, best = tf.math.top_k(merged, k=self.beams)
-        found = {"finished_scores": best_scores}
-        for name, new in (("finished_tokens", tokens), ("finished_lengths", lengths)):
-            found[name] = tf.gather(tf.concat([state[name], new], axis=1), best, axis=1, batch_dims=1)
-        return found
+        lengths = tf.where(allowed, state.generated, 0)
+        finished_scores, best = tf.math.top_k(tf.concat([state.finished_scores, entering], axis=1), k=self.beams)
+        finished_tokens, finished_lengths = (
+            tf.gather(tf.concat([old, new], axis=1), best, axis=1, batch_dims=1)
+            for old, new in ((state.finished_tokens, tokens), (state.finished_lengths, lengths))
+        )
+        return state._replace(
+            finished_tokens=finished_tokens, finished_scores=finished_scores, finished_lengths=finished_lengths
+        )
 
-    def may_improve(self, state: Any, length_penalty: Any) -> Any:
+    def may_improve(self, state: Beams, length_penalty: Any) -> Any:
         """[searches] whether the best running hypothesis may still beat the worst finished one."""
-        length = tf.cast(state["generated"], tf.float32)
+        length = tf.cast(state.generated, tf.float32)
         if self.options.early_stopping == "never":
-            longest = tf.cast(state["stop_at"], tf.float32)
+            longest = tf.cast(state.stop_at, tf.float32)
             length = tf.where(length_penalty > 0, longest, length)
-        best = state["running"][:, 0] / length**length_penalty
-        full = tf.reduce_all(state["finished_lengths"] > 0, axis=1)
-        worst = tf.reduce_min(state["finished_scores"], axis=1)
+        best = state.running[:, 0] / length**length_penalty
+        full = tf.reduce_all(state.finished_lengths > 0, axis=1)
+        worst = tf.reduce_min(state.finished_scores, axis=1)
         if self.options.early_stopping is True:
             return ~full
         return ~full | (best > worst)
 
-    def is_finished(self, state: dict[str, Any]) -> Any:
-        ended = (state["generated"] >= state["stop_at"]) | tf.reduce_all(state["stuck"]) | (state["fault"] > 0)
-        return ended | ~tf.reduce_any(state["open"])
+    def is_finished(self, state: Beams) -> Any:
+        ended = (state.generated >= state.stop_at) | tf.reduce_all(state.stuck) | (state.fault > 0)
+        return ended | ~tf.reduce_any(state.open)
 
-    def results(self, state: dict[str, Any]) -> tuple[list[list[int]], np.ndarray, None]:
+    def results(self, state: Beams) -> tuple[list[list[int]], np.ndarray, None]:
         """The best finished hypotheses of all groups of each prompt."""
-        first = int(state["used"] - state["generated"])
+        first = int(state.used - state.generated)
         scores, lengths, tokens = (
-            np.reshape(state[f"finished_{name}"].numpy(), (-1, self.copies, *state[f"finished_{name}"].shape[2:]))
-            for name in ("scores", "lengths", "tokens")
+            np.reshape(item.numpy(), (-1, self.copies, *item.shape[2:]))
+            for item in (state.finished_scores, state.finished_lengths, state.finished_tokens)
         )
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self.options.num_return_sequences]
         scores, lengths = (np.take_along_axis(item, best, axis=1) for item in (scores, lengths))

@@ -50,7 +50,7 @@ def generate(options: argparse.Namespace) -> int:
     if not options.given or path != options.given[0]:
         _refuse_unknown_characters(tokenizer, prompts)
     generator = tfloader.TextGenerator(model, tokenizer, defaults)
-    answers = model.transformer.config.family == "t5"  # nothing is continued: the text stands alone
+    answers = model.transformer.answers_sources  # nothing is continued: the text stands alone
     if options.stream:
         for (prompt,), settings in _batches(generator, prompts, 1, asked):
             print("" if answers else prompt, end="", flush=True)

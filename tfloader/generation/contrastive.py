@@ -9,7 +9,7 @@ prompt are its candidates: each turn judges those that were read, and proposes n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -20,80 +20,102 @@ from tfloader.generation.processors import Context, fault
 from tfloader.generation.sampling import OneToken, is_one_of, put
 
 
-class ContrastiveSearch(OneToken):
-    """The state of the loop, beside what `OneToken` has, with one row a prompt, or `top_k` for last, logits, hidden:
+class Candidates(NamedTuple):
+    """What contrastive search carries from step to step: the fields of `sampling.Rows` with a row for each prompt, and
 
-    hidden: [rows, size] last hidden states of the candidates; context: [prompts, size, columns] those of the text, of
-    length 1; shares, candidate_scores: [prompts, top_k] probability of each candidate (-inf where it is ruled out) and
-    its log-probability before the processors.
-
-    A token that is ruled out never wins, however unlike the text it is; in Hugging Face's it may.
+    Attributes:
+        last: int32 [prompts * top_k] the candidates.
+        context: float32 [prompts, size, columns] last hidden states of the text, of length 1.
+        shares: float32 [prompts, top_k] the candidates' probabilities, -inf where one is ruled out.
+        candidate_scores: float32 [prompts, top_k] their log-probabilities before the processors.
     """
 
+    tokens: Any
+    real: Any
+    token_scores: Any
+    used: Any
+    generated: Any
+    stop_at: Any
+    last: Any
+    done: Any
+    fault: Any
+    context: Any
+    shares: Any
+    candidate_scores: Any
+
+
+class ContrastiveSearch(OneToken):
+    """A token that is ruled out never wins, however unlike the text it is; in Hugging Face's it may."""
+
     columns = (*OneToken.columns, "context")
+    reads_hidden = True
 
     def __init__(self, options: GenerationOptions, config: TransformerConfig) -> None:
         super().__init__(options, config)
         self.copies = options.top_k
 
-    def start(self, logits: Any, tokens: Any, real: Any, room: int, hidden: Any) -> dict[str, Any]:
+    def start(self, tokens: Any, real: Any, room: int, hidden: Any) -> Candidates:
         """The last token of each prompt is its only candidate, in `top_k` copies."""
         directions = tf.transpose(_direction(hidden), (0, 2, 1))
         first, last = tokens[:, :-1], tokens[:, -1]
         prompts, length = first.shape
-        wider = [[0, 0], [0, room + 1]]
-        return {
-            "tokens": tf.pad(first, wider),
-            "real": tf.pad(real[:, :-1], wider),
-            "token_scores": tf.zeros([prompts, length + room + 1]),
-            "context": tf.pad(directions[:, :, :-1], [[0, 0], *wider]),
-            "logits": tf.repeat(logits, self.copies, axis=0),
-            "hidden": tf.repeat(hidden[:, -1], self.copies, axis=0),
-            "shares": tf.zeros([prompts, self.copies]),
-            "candidate_scores": tf.zeros([prompts, self.copies]),
-            "used": tf.constant(length),
-            "generated": tf.constant(-1),
-            "last": tf.repeat(last, self.copies),
-            "done": tf.zeros([prompts], tf.bool),
-            "fault": tf.constant(0),
-        }
+        padding = [[0, 0], [0, room + 1]]
+        return Candidates(
+            tokens=tf.pad(first, padding),
+            real=tf.pad(real[:, :-1], padding),
+            token_scores=tf.zeros([prompts, length + room + 1]),
+            used=tf.constant(length),
+            generated=tf.constant(-1),
+            stop_at=tf.constant(self.options.max_new_tokens),
+            last=tf.repeat(last, self.copies),
+            done=tf.zeros([prompts], tf.bool),
+            fault=tf.constant(0),
+            context=tf.pad(directions[:, :, :-1], [[0, 0], *padding]),
+            shares=tf.zeros([prompts, self.copies]),
+            candidate_scores=tf.zeros([prompts, self.copies]),
+        )
 
-    def select(self, state: dict[str, Any], process: Callable, numbers: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    def select(
+        self, state: Candidates, logits: Any, hidden: Any, process: Callable, numbers: dict[str, Any]
+    ) -> tuple[Candidates, Any]:
         """Judges the candidates, and proposes the next; returns also the row that these continue."""
-        state, used, done = dict(state), state["used"], state["done"]
-        directions = self.by_prompt(_direction(state["hidden"]))
+        used, done = state.used, state.done
+        directions = self.by_prompt(_direction(hidden))
         best = self.best(directions, state, numbers["penalty_alpha"])
 
         def winners(x: Any) -> Any:
             return tf.gather(x, best, axis=1, batch_dims=1)
 
-        token = tf.where(done, self.pad_token_id, winners(self.by_prompt(state["last"])))
-        state["tokens"] = put(state["tokens"], token, used)
-        state["real"] = put(state["real"], ~done, used)
-        state["token_scores"] = put(state["token_scores"], winners(state["candidate_scores"]), used)
-        state["context"] = put(state["context"], winners(directions), used)
-        state["used"] += 1
-        state["generated"] += 1
+        token = tf.where(done, self.pad_token_id, winners(self.by_prompt(state.last)))
+        generated = state.generated + 1
         # The prompt's own last token, judged at first, ends nothing.
-        state["done"] = done | (is_one_of(token, numbers["eos_token_id"]) & (state["generated"] > 0))
+        done_now = done | (is_one_of(token, numbers["eos_token_id"]) & (generated > 0))
+        tokens, real = put(state.tokens, token, used), put(state.real, ~done, used)
 
-        raw = winners(self.by_prompt(state["logits"]))
-        context = Context(state["tokens"][:, : used + 1], state["real"][:, : used + 1], state["generated"])
-        logits = process(raw, context, numbers)
-        state["fault"] = fault(raw, logits, ~state["done"] & (state["generated"] < state["stop_at"]))
-        found, candidates = tf.math.top_k(logits, k=self.copies)
-        shares = tf.gather(tf.nn.softmax(logits), candidates, axis=1, batch_dims=1)
-        state["shares"] = tf.where(found > RULED_OUT, shares, RULED_OUT)
-        state["candidate_scores"] = tf.gather(tf.nn.log_softmax(raw), candidates, axis=1, batch_dims=1)
-        state["last"] = tf.reshape(candidates, [-1])
+        raw = winners(self.by_prompt(logits))
+        processed = process(raw, Context(tokens[:, : used + 1], real[:, : used + 1], generated), numbers)
+        found, candidates = tf.math.top_k(processed, k=self.copies)
+        shares = tf.gather(tf.nn.softmax(processed), candidates, axis=1, batch_dims=1)
         rows = tf.range(tf.size(best)) * self.copies + best
-        return state, tf.repeat(rows, self.copies)
+        return state._replace(
+            tokens=tokens,
+            real=real,
+            token_scores=put(state.token_scores, winners(state.candidate_scores), used),
+            context=put(state.context, winners(directions), used),
+            used=used + 1,
+            generated=generated,
+            done=done_now,
+            fault=fault(raw, processed, ~done_now & (generated < state.stop_at)),
+            shares=tf.where(found > RULED_OUT, shares, RULED_OUT),
+            candidate_scores=tf.gather(tf.nn.log_softmax(raw), candidates, axis=1, batch_dims=1),
+            last=tf.reshape(candidates, [-1]),
+        ), tf.repeat(rows, self.copies)
 
-    def best(self, directions: Any, state: dict[str, Any], alpha: Any) -> Any:
+    def best(self, directions: Any, state: Candidates, alpha: Any) -> Any:
         """[prompts] which candidate wins."""
-        likeness = tf.matmul(directions, state["context"])
-        likeness = tf.reduce_max(tf.where(state["real"][:, None, :], likeness, -1.0), axis=-1)
-        scores = (1.0 - alpha) * state["shares"] - alpha * likeness
+        likeness = tf.matmul(directions, state.context)
+        likeness = tf.reduce_max(tf.where(state.real[:, None, :], likeness, -1.0), axis=-1)
+        scores = (1.0 - alpha) * state.shares - alpha * likeness
         return tf.argmax(scores, axis=1, output_type=tf.int32)
 
     def by_prompt(self, x: Any) -> Any:

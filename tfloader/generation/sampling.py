@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,20 +14,42 @@ from tfloader.generation.options import GenerationOptions
 from tfloader.generation.processors import Context, fault
 
 
-class OneToken:
-    """Greedy decoding and sampling. The state of the loop is a dictionary of tensors:
+class Rows(NamedTuple):
+    """What greedy decoding and sampling carry from step to step.
 
-    tokens, real: [rows, columns], prompt (padded on the left) and what was generated; `used` columns of them;
-    generated: number of new tokens; last, done: [rows]; logits: [rows, vocab]; token_scores: [rows, columns];
-    fault: see `processors.fault`; streams: [rows], of sampling, see `draws`.
+    Attributes:
+        tokens, real: int32, bool [rows, columns] prompt (padded on the left) and what was generated, then free columns.
+        token_scores: float32 [rows, columns] log-probabilities of the new tokens.
+        used: int32, columns in use; generated: int32, new tokens among them; stop_at: int32, new tokens at most.
+        last: int32 [rows] the newest token; done: bool [rows].
+        fault: int32, see `processors.fault`.
+        streams: uint64 [rows] of sampling, see `draws`; else ().
+    """
+
+    tokens: Any
+    real: Any
+    token_scores: Any
+    used: Any
+    generated: Any
+    stop_at: Any
+    last: Any
+    done: Any
+    fault: Any
+    streams: Any = ()
+
+
+class OneToken:
+    """Greedy decoding and sampling.
 
     Attributes:
         copies: rows for each prompt, which share its keys and values.
         repeats: how often each prompt is read, for rows that share nothing.
-        columns: entries of the state that grow with the text, on their last axis.
+        columns: fields of the state that grow with the text, on their last axis.
+        reads_hidden: whether `select` needs the last hidden states.
     """
 
     columns = ("tokens", "real", "token_scores")
+    reads_hidden = False
 
     def __init__(self, options: GenerationOptions, config: TransformerConfig) -> None:
         self.options = options
@@ -36,61 +58,65 @@ class OneToken:
         self.copies, self.repeats = (1, rows) if options.sliding_context else (rows, 1)
         self.pad_token_id = pad_token_id(options, config)
 
-    def start(self, logits: Any, tokens: Any, real: Any, room: int, hidden: Any) -> dict[str, Any]:
+    def start(self, tokens: Any, real: Any, room: int, hidden: Any) -> Rows:
         """The state before the first token.
 
         Args:
-            logits: [prompts, vocab] of the first new token.
             tokens, real: [prompts, length].
             room: how many tokens may come before the state is made larger.
             hidden: [prompts, length, size], the model's last hidden states.
         """
         tokens, real = (tf.repeat(item, self.copies, axis=0) for item in (tokens, real))
-        rows = tokens.shape[0]
-        return {
-            "tokens": tf.pad(tokens, [[0, 0], [0, room]]),
-            "real": tf.pad(real, [[0, 0], [0, room]]),
-            "token_scores": tf.zeros([rows, tokens.shape[1] + room]),
-            "logits": tf.repeat(logits, self.copies, axis=0),
-            "used": tf.constant(tokens.shape[1]),
-            "generated": tf.constant(0),
-            "last": tf.zeros([rows], tf.int32),
-            "done": tf.zeros([rows], tf.bool),
-            "fault": tf.constant(0),
-        }
+        rows, length = tokens.shape
+        return Rows(
+            tokens=tf.pad(tokens, [[0, 0], [0, room]]),
+            real=tf.pad(real, [[0, 0], [0, room]]),
+            token_scores=tf.zeros([rows, length + room]),
+            used=tf.constant(length),
+            generated=tf.constant(0),
+            stop_at=tf.constant(self.options.max_new_tokens),
+            last=tf.zeros([rows], tf.int32),
+            done=tf.zeros([rows], tf.bool),
+            fault=tf.constant(0),
+        )
 
-    def select(self, state: dict[str, Any], process: Callable, numbers: dict[str, Any]) -> tuple[dict[str, Any], None]:
-        """Chooses the next token of each row; rows never change places."""
-        used, done = state["used"], state["done"]
-        context = Context(state["tokens"][:, :used], state["real"][:, :used], state["generated"])
-        logits = process(state["logits"], context, numbers)
+    def select(
+        self, state: Rows, logits: Any, hidden: Any, process: Callable, numbers: dict[str, Any]
+    ) -> tuple[Rows, Any]:
+        """Chooses the next token of each row, given logits [rows, vocab] and last hidden states [rows, size].
+
+        Returns:
+            The state, and the row that each new row continues; None: rows stay where they are.
+        """
+        used, done = state.used, state.done
+        context = Context(state.tokens[:, :used], state.real[:, :used], state.generated)
+        processed = process(logits, context, numbers)
         if self.options.do_sample:
-            chosen = draw(logits, uniform(state["streams"], state["generated"]))
+            chosen = draw(processed, uniform(state.streams, state.generated))
         else:
-            chosen = tf.argmax(logits, axis=-1, output_type=tf.int32)
+            chosen = tf.argmax(processed, axis=-1, output_type=tf.int32)
         chosen = tf.where(done, self.pad_token_id, chosen)
-        state = dict(state)
-        state["fault"] = fault(state["logits"], logits, ~done)
-        scores = log_probability(state["logits"], chosen)
-        state["token_scores"] = put(state["token_scores"], scores, used)
-        state["tokens"] = put(state["tokens"], chosen, used)
-        state["real"] = put(state["real"], ~done, used)
-        state["done"] = done | is_one_of(chosen, numbers["eos_token_id"])
-        state["last"] = chosen
-        state["used"] += 1
-        state["generated"] += 1
-        return state, None
+        return state._replace(
+            fault=fault(logits, processed, ~done),
+            token_scores=put(state.token_scores, log_probability(logits, chosen), used),
+            tokens=put(state.tokens, chosen, used),
+            real=put(state.real, ~done, used),
+            done=done | is_one_of(chosen, numbers["eos_token_id"]),
+            last=chosen,
+            used=used + 1,
+            generated=state.generated + 1,
+        ), None
 
-    def is_finished(self, state: dict[str, Any]) -> Any:
-        return tf.reduce_all(state["done"]) | (state["generated"] >= state["stop_at"]) | (state["fault"] > 0)
+    def is_finished(self, state: Any) -> Any:
+        return tf.reduce_all(state.done) | (state.generated >= state.stop_at) | (state.fault > 0)
 
-    def results(self, state: dict[str, Any]) -> tuple[list[list[int]], np.ndarray, list[np.ndarray]]:
+    def results(self, state: Any) -> tuple[list[list[int]], np.ndarray, list[np.ndarray]]:
         """(new token ids of each row, sums of their log-probabilities, the log-probabilities)."""
-        first, used = int(state["used"] - state["generated"]), int(state["used"])
-        real = state["real"].numpy()[:, first:used]
+        first, used = int(state.used - state.generated), int(state.used)
+        real = state.real.numpy()[:, first:used]
         lengths = real.sum(axis=1)
-        tokens = [row[:n].tolist() for row, n in zip(state["tokens"].numpy()[:, first:used], lengths, strict=True)]
-        scores = [row[:n] for row, n in zip(state["token_scores"].numpy()[:, first:used], lengths, strict=True)]
+        tokens = [row[:n].tolist() for row, n in zip(state.tokens.numpy()[:, first:used], lengths, strict=True)]
+        scores = [row[:n] for row, n in zip(state.token_scores.numpy()[:, first:used], lengths, strict=True)]
         return tokens, np.array([row.sum() for row in scores], "float32"), scores
 
 

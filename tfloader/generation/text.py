@@ -13,7 +13,6 @@ from tfloader.errors import ConfigError, TokenizerError, listing
 from tfloader.generation.decoding import SPARE_MEMORY, Decoder, Generated
 from tfloader.generation.defaults import load_generation_config, with_defaults
 from tfloader.generation.options import GenerationOptions
-from tfloader.models.bert import BERT
 from tfloader.models.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -85,17 +84,18 @@ class TextGenerator:
         """
         settings = self.options(options)
         tokens, real = self.aligned(input_ids, attention_mask)
-        for state, selector in self.decoder.stretches(
-            tokens, real, settings, LOOK_EVERY if settings.stop_strings else None
-        ):
-            if settings.stop_strings:
-                state["done"] = self.stopped(selector.results(state)[0], settings, state["done"])
-        sequences, scores, token_scores = selector.results(state)
-        if settings.stop_strings:
-            ends = [self.stop_of(ids, settings) for ids in sequences]
-            sequences = [ids[:end] for ids, end in zip(sequences, ends, strict=True)]
-            token_scores = [row[:end] for row, end in zip(token_scores, ends, strict=True)]
-            scores = np.array([row.sum() for row in token_scores], "float32")
+        if not settings.stop_strings:
+            return self.decoder.generate(tokens, real, settings)
+
+        def stopped(sequences: list[list[int]]) -> np.ndarray:
+            return np.array([self.has_stop(ids, settings) for ids in sequences])
+
+        *_, (chosen, selector) = self.decoder.stretches(tokens, real, settings, LOOK_EVERY, stopped)
+        sequences, scores, token_scores = selector.results(chosen)
+        ends = [self.stop_of(ids, settings) for ids in sequences]
+        sequences = [ids[:end] for ids, end in zip(sequences, ends, strict=True)]
+        token_scores = [row[:end] for row, end in zip(token_scores, ends, strict=True)]
+        scores = np.array([row.sum() for row in token_scores], "float32")
         return Generated(sequences, scores, token_scores if settings.return_scores else None)
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
@@ -105,10 +105,10 @@ class TextGenerator:
             raise ConfigError("stream() gives one text as it comes: num_beams and num_return_sequences must be 1.")
         tokens, real = self.aligned(self.encode([prompt]), None)
         shown = ""
-        for state, selector in self.decoder.stretches(tokens, real, settings, LOOK_EVERY):
-            ids = selector.results(state)[0][0]
+        for chosen, selector in self.decoder.stretches(tokens, real, settings, LOOK_EVERY):
+            ids = selector.results(chosen)[0][0]
             end = self.stop_of(ids, settings)
-            ended = end is not None or bool(selector.is_finished(state))
+            ended = end is not None or bool(selector.is_finished(chosen))
             text = self.decode(ids[:end])
             stable = text if ended else text.rstrip("\ufffd")
             if len(stable) > len(shown) and stable.startswith(shown):
@@ -160,8 +160,8 @@ class TextGenerator:
         if "eos_token_id" not in options:
             own = self.config.eos_token_id
             sep = getattr(self.tokenizer, "sep_token_id", None)
-            if isinstance(self.transformer, BERT) and sep is not None:
-                own = sep  # the configs of Chinese BERTs name RoBERTa's id, which is none of their own
+            if self.transformer.ends_with_sep and sep is not None:
+                own = sep
             options = {**options, "eos_token_id": own}
         settings = GenerationOptions.of(**options)
         if settings.stop_strings and (self.tokenizer is None or settings.num_beams > 1):
@@ -188,10 +188,6 @@ class TextGenerator:
         tokens = np.stack([np.pad(row, (length - len(row), 0)) for row in rows]).astype("int32")
         real = np.arange(length) >= length - np.array([len(row) for row in rows])[:, None]
         return tokens, real
-
-    def stopped(self, sequences: Sequence[Sequence[int]], settings: GenerationOptions, done: Any) -> np.ndarray:
-        """Which rows are done, those with a stop string included."""
-        return np.asarray(done) | np.array([self.has_stop(ids, settings) for ids in sequences])
 
     def has_stop(self, ids: Sequence[int], settings: GenerationOptions) -> bool:
         text = self.decode(ids) if settings.stop_strings else ""

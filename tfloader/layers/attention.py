@@ -7,8 +7,9 @@ import math
 import keras
 from keras import ops
 
+from tfloader.errors import ConfigError
 from tfloader.layers.embeddings import real_positions
-from tfloader.layers.products import project
+from tfloader.layers.products import operations
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -78,6 +79,21 @@ def hidden(dtype: str) -> float:
     return -3.2e4 if dtype == "float16" else -1.7e38
 
 
+class Uncached:
+    """What attention looks at in an ordinary graph: all keys and values are new. A cache has the same two methods."""
+
+    def extend(self, layer, key, value):
+        """New keys and values of self-attention -> all that its queries look at, in the order of positions."""
+        return key, value
+
+    def of_memory(self, layer, make):
+        """Keys and values of a memory, which `make()` gives."""
+        return make()
+
+
+UNCACHED = Uncached()
+
+
 @keras.saving.register_keras_serializable("tfloader")
 class MultiHeadAttention(keras.layers.Layer):
     """Multi-head attention (Vaswani et al., 2017): [batch, queries, size] -> [batch, queries, output_size].
@@ -105,6 +121,8 @@ class MultiHeadAttention(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if hasattr(self, "placed"):
+            raise ConfigError(f"{type(self).__name__}.placed: this method is called apply_positions now. Rename it.")
         self.num_heads = num_heads
         self.head_size = head_size
         self.output_size = output_size
@@ -137,32 +155,43 @@ class MultiHeadAttention(keras.layers.Layer):
         self.value.build(memory_shape)
         self.output_dense.build((*x_shape[:-1], self.num_heads * self.head_size))
 
-    def call(self, x, memory=None, bias=None, residual_scores=None, positions=None, training=None):
+    def call(self, x, memory=None, bias=None, residual_scores=None, positions=None, cache=None, training=None):
         """Attends from x to `memory` (default: to x itself).
 
         Args:
             memory: [batch, keys, size].
             bias: added to the scores, broadcast to [batch, heads, queries, keys].
             residual_scores: earlier scores to add before the bias (RealFormer).
-            positions: what `placed` needs to know of the positions of x.
+            positions: what `apply_positions` needs to know of the positions of x.
+            cache: holds keys and values of earlier positions (see `Uncached`); None: there are none.
         """
-        memory = x if memory is None else memory
-        query, key, value = (
-            self.heads(project(dense, source))
-            for dense, source in ((self.query, x), (self.key, memory), (self.value, memory))
-        )
-        query, key = self.placed(query, positions), self.placed(key, positions)
-        own = self.scores(query, key)
+        cache = UNCACHED if cache is None else cache
+        if memory is None:
+            query, key, value = self.project(x, self.query, self.key, self.value)
+            key, value = cache.extend(self, self.apply_positions(key, positions), value)
+        else:
+            (query,) = self.project(x, self.query)
+            key, value = cache.of_memory(self, lambda: self.keys_values(memory, positions))
+        own = self.scores(self.apply_positions(query, positions), key)
         scores = own if residual_scores is None else own + residual_scores
         output = self.attend(scores, value, bias, training)
         return (output, own) if self.return_scores else output
 
-    def heads(self, x):
-        """[batch, length, heads * head_size] -> [batch, heads, length, head_size]."""
-        x = ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], self.num_heads, self.head_size))
-        return ops.transpose(x, (0, 2, 1, 3))
+    def keys_values(self, memory, positions=None):
+        key, value = self.project(memory, self.key, self.value)
+        return self.apply_positions(key, positions), value
 
-    def placed(self, x, positions):
+    def project(self, x, *layers):
+        """What dense layers give for x, by heads: [batch, heads, length, head_size]."""
+        return [self.heads(found) for found in operations().project(layers, x)]
+
+    def heads(self, x):
+        """[batch, length, heads * head_size] -> [batch, heads, length, head_size]"""
+        if x.shape[1] == 1:
+            return ops.reshape(x, (-1, self.num_heads, 1, self.head_size))
+        return ops.transpose(operations().reshape(x, self.num_heads, self.head_size), (0, 2, 1, 3))
+
+    def apply_positions(self, x, positions):
         """Queries or keys [batch, heads, length, head_size], made to depend on their positions; here they do not."""
         return x
 
@@ -170,23 +199,24 @@ class MultiHeadAttention(keras.layers.Layer):
         """Scaled products of every query with every key."""
         if self.scaled:
             query = query * ops.cast(1 / math.sqrt(self.head_size), query.dtype)
-        return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+        return operations().matmul(query, key, transpose_b=True)
 
     def context(self, probabilities, value):
         """The sum of the values, weighted: [batch, heads, queries, head_size]."""
-        return ops.matmul(probabilities, value)
+        return operations().matmul(probabilities, value)
 
     def attend(self, scores, value, bias=None, training=None):
         """Softmax over the keys, weighted sum of the values, output projection."""
         if bias is not None:
             scores = scores + bias
-        # Sums over hundreds of keys lose digits in half precision.
-        probabilities = ops.cast(ops.softmax(ops.cast(scores, "float32")), self.compute_dtype)
+        probabilities = operations().softmax(scores, self.compute_dtype)
         context = self.context(self.dropout_layer(probabilities, training=training), value)
-        context = ops.transpose(context, (0, 2, 1, 3))
-        shape = ops.shape(context)
-        context = ops.reshape(context, (shape[0], shape[1], self.num_heads * self.head_size))
-        return project(self.output_dense, context)
+        size = self.num_heads * self.head_size
+        if context.shape[2] == 1:
+            context = ops.reshape(context, (-1, 1, size))
+        else:
+            context = operations().reshape(ops.transpose(context, (0, 2, 1, 3)), size)
+        return operations().project((self.output_dense,), context)[0]
 
     def compute_output_shape(
         self, x_shape, memory_shape=None, bias_shape=None, residual_scores_shape=None, positions_shape=None

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from tfloader.layers.attention import MultiHeadAttention
+from tfloader.layers.products import operations
 from tfloader.layers.rotary import sinusoids
 
 
@@ -30,18 +31,23 @@ class RelativeAttention(MultiHeadAttention):
         return ops.take(ops.cast(table, self.compute_dtype), ops.clip(distances, -far, far) + far, axis=0)
 
     def between(self, queries, keys):
-        """The vectors of all distances in a sequence, [queries, keys, head_size]."""
-        return self.vectors(ops.expand_dims(ops.arange(keys), 0) - ops.expand_dims(ops.arange(queries), 1))
+        """The vectors of the distances from queries to keys, [queries, keys, head_size]."""
+
+        def make():
+            query_positions = ops.arange(queries) + operations().first_query
+            return self.vectors(ops.expand_dims(ops.arange(keys), 0) - ops.expand_dims(query_positions, 1))
+
+        return operations().once(self, make)
 
     def scores(self, query, key):
-        vectors = self.between(ops.shape(query)[2], ops.shape(key)[2])
-        relative = ops.einsum("bhqd,qkd->bhqk", query, vectors)
+        own = super().scores(query, key)
+        relative = ops.einsum("bhqd,qkd->bhqk", query, self.between(*ops.shape(own)[2:]))
         if self.scaled:
             relative = relative * ops.cast(1 / math.sqrt(self.head_size), relative.dtype)
-        return super().scores(query, key) + relative
+        return own + relative
 
     def context(self, probabilities, value):
-        vectors = self.between(ops.shape(probabilities)[2], ops.shape(probabilities)[3])
+        vectors = self.between(*ops.shape(probabilities)[2:])
         return super().context(probabilities, value) + ops.einsum("bhqk,qkd->bhqd", probabilities, vectors)
 
     def get_config(self):

@@ -67,5 +67,5 @@ class SinusoidalPosition(keras.layers.Layer):
 class RotaryAttention(MultiHeadAttention):
     """Multi-head attention whose queries and keys are turned by `positions`, their sines and cosines."""
 
-    def placed(self, x, positions):
+    def apply_positions(self, x, positions):
         return rotate(x, ops.expand_dims(positions, 1))

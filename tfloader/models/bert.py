@@ -46,6 +46,9 @@ class PostNorm(Transformer):
     def beyond_the_weights(self) -> list[str]:
         return super().beyond_the_weights() + ["hierarchical_position"] * bool(self.hierarchical_position)
 
+    def no_generation_with(self) -> list[str]:
+        return super().no_generation_with() + ["shared_segment_embeddings"] * self.config.shared_segment_embeddings
+
     def make_inputs(self) -> dict[str, Any]:
         names = ["Input-Token"]
         if self.config.type_vocab_size or self.config.shared_segment_embeddings:
@@ -135,7 +138,8 @@ class BERT(PostNorm):
         "hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act,
         "mask_zero_segments": lambda _: True,
     }
-    as_language_model = {"with_pool": False, "with_nsp": False, "with_mlm": True}
+    as_language_model = {"with_pool": False, "with_nsp": False, "with_mlm": "linear"}
+    ends_with_sep = True  # the configs of Chinese BERTs name RoBERTa's id, which is none of their own
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ class GPT(PostNorm):
     """
 
     applications = ("lm",)
+    as_language_model = {"final_activation": None}
     bert4keras_habits = {
         **GPT2.bert4keras_habits,
         "layer_norm_eps": lambda _: 1e-12,

@@ -5,115 +5,69 @@ from __future__ import annotations
 from typing import Any
 
 from tfloader import layers as tfl
-from tfloader.errors import ConfigError
-from tfloader.models.heads import Head
-from tfloader.models.transformer import Transformer
-
-PARTS = ("both", "encoder", "decoder")
+from tfloader.models.encoder_decoder import EncoderDecoder
 
 
-class T5(Transformer):
+class T5(EncoderDecoder):
     """Pre-norm encoder and decoder without biases, with relative positions and unscaled scores.
 
-    Inputs: Encoder-Input-Token, Decoder-Input-Token. The decoder alone takes Input-Context [batch, length, hidden]
-    (the encoder's output) in place of the first.
-
-    Args:
-        with_lm: True for probabilities, "linear" for logits [batch, length, vocab], False for hidden states.
-        part: "both", or only the "encoder" or "decoder".
-        custom_attention_mask: adds the input Encoder-Input-Mask (0 = hidden), which replaces "id is padding"; the
-            decoder alone needs it where its contexts are padded.
-
-    Attributes:
-        encoder, decoder: the two halves as models that share the layers of `model`.
+    Inputs, options and attributes are those of `EncoderDecoder`.
     """
 
-    heads = (
-        Head("encoder", "part", "both", "decoder"),
-        Head("decoder", "part", "both", "encoder"),
-        Head("lm", "with_lm", "linear", False),
-    )
     vocabulary_axes = {"Embedding-Token/embeddings": 0, "Decoder-Output-LM/kernel": 1}
-    applications = ("encoder",)
     bert4keras_habits = {
         "hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act,
         "cross_position_bias": lambda _: True,
         "scale_logits": lambda _: True,
     }
-    as_language_model = {"with_lm": True}
 
-    def __init__(
-        self,
-        config,
-        *,
-        with_lm: bool | str = "linear",
-        part: str = "both",
-        custom_attention_mask: bool = False,
-        **options,
-    ):
-        super().__init__(config, **options)
-        if part not in PARTS:
-            raise ConfigError(f"part must be one of {', '.join(PARTS)}, found {part!r}.")
-        if self.residual_attention_scores:
-            raise ConfigError("residual_attention_scores is not implemented for T5.")
-        self.with_lm = with_lm if part != "encoder" else False
-        self.part = part
-        self.custom_attention_mask = custom_attention_mask
+    def padding_bias(self, tokens: Any, mask: Any = None) -> Any:
+        layer = self.layer("Encoder-Attention-Mask", tfl.AttentionMask, pad_token_id=self.config.pad_token_id)
+        return layer(tokens, mask_input=mask)
 
-    def build(self) -> T5:
-        mask = [self.input("Encoder-Input-Mask")] if self.custom_attention_mask else []
-        if self.part != "decoder":
-            tokens = self.input("Encoder-Input-Token")
-            context, bias = self.encode(tokens, *mask)
-            self.encoder = self.make_model([tokens, *mask], context, name="encoder")
-            self.model = self.encoder
-        if self.part != "encoder":
-            targets = self.input("Decoder-Input-Token")
-            alone = self.input(
-                "Input-Context", self.dtype_policy.compute_dtype, (self.sequence_length, self.config.hidden_size)
-            )
-            masked = self.padding_bias(mask[0], mask[0]) if mask else None
-            self.decoder = self.make_model([alone, targets, *mask], self.decode(targets, alone, masked), name="decoder")
-            self.model = self.decoder
-        if self.part == "both":
-            self.model = self.make_model([tokens, targets, *mask], self.decode(targets, context, bias))
-        return self
+    def embed_source(self, tokens: Any) -> Any:
+        return self.dropout("Encoder-Embedding-Dropout", self.token_embedding()(tokens))
 
-    def encode(self, tokens: Any, mask: Any = None) -> tuple[Any, Any]:
-        """Token ids -> (last hidden states, bias that hides their padding)."""
-        padding = self.padding_bias(tokens, mask)
-        x = self.dropout("Encoder-Embedding-Dropout", self.token_embedding()(tokens))
-        positions = self.relative_positions("Encoder-Embedding-Relative-Position", bidirectional=True)(x, x)
-        bias = self.add("Encoder-Attention-Bias", padding, positions)
-        for index in range(self.config.num_hidden_layers):
-            name = f"Encoder-Transformer-{index}"
-            x = self.sublayer(f"{name}-MultiHeadSelfAttention", x, self.t5_attention, bias=bias)
-            x = self.sublayer(f"{name}-FeedForward", x, self.t5_feed_forward)
-        x = self.norm("Encoder-Output-Norm", x, rms=True)
-        return self.dropout("Encoder-Output-Dropout", x), padding
+    def encoder_bias(self, tokens: Any, padding: Any) -> Any:
+        positions = self.relative_positions("Encoder-Embedding-Relative-Position", bidirectional=True)
+        return self.add("Encoder-Attention-Bias", padding, positions(tokens, tokens))
 
-    def decode(self, tokens: Any, context: Any, context_bias: Any) -> Any:
-        """Token ids and encoder states -> the decoder's output."""
-        x = self.dropout("Decoder-Embedding-Dropout", self.token_embedding()(tokens))
-        bias, context_bias = self.decoder_biases(tokens, x, context, context_bias)
-        for index in range(self.config.num_decoder_layers):
-            name = f"Decoder-Transformer-{index}"
-            x = self.sublayer(f"{name}-MultiHeadSelfAttention", x, self.t5_attention, bias=bias)
-            x = self.sublayer(
-                f"{name}-MultiHeadCrossAttention", x, self.t5_attention, bias=context_bias, memory=context
-            )
-            x = self.sublayer(f"{name}-FeedForward", x, self.t5_feed_forward)
+    def encoder_block(self, x: Any, index: int, bias: Any) -> Any:
+        name = f"Encoder-Transformer-{index}"
+        x = self.sublayer(f"{name}-MultiHeadSelfAttention", x, self.t5_attention, bias=bias)
+        return self.sublayer(f"{name}-FeedForward", x, self.t5_feed_forward)
+
+    def encoder_output(self, x: Any) -> Any:
+        return self.dropout("Encoder-Output-Dropout", self.norm("Encoder-Output-Norm", x, rms=True))
+
+    def attention_bias(self, inputs: dict[str, Any]) -> Any:
+        tokens = inputs["Input-Token"]
+        causal = self.layer("Decoder-Attention-Mask", tfl.AttentionMask, kind="lm")(tokens)
+        return self.add("Decoder-Attention-Bias", causal, self.decoder_positions(tokens, tokens))
+
+    def context_attention_bias(self, inputs: dict[str, Any], context: Any, padding: Any) -> Any:
+        if not self.config.cross_position_bias:
+            return padding
+        positions = self.decoder_positions(inputs["Input-Token"], context)
+        return positions if padding is None else self.add("Decoder-Cross-Bias", padding, positions)
+
+    def decoder_positions(self, queries: Any, keys: Any) -> Any:
+        return self.relative_positions("Decoder-Embedding-Relative-Position", bidirectional=False)(queries, keys)
+
+    def embed(self, inputs: dict[str, Any]) -> Any:
+        return self.dropout("Decoder-Embedding-Dropout", self.token_embedding()(inputs["Input-Token"]))
+
+    def block(self, x: Any, index: int) -> Any:
+        name = f"Decoder-Transformer-{index}"
+        x = self.sublayer(f"{name}-MultiHeadSelfAttention", x, self.t5_attention, bias=self.bias)
+        x = self.sublayer(
+            f"{name}-MultiHeadCrossAttention", x, self.t5_attention, bias=self.context_bias, memory=self.context
+        )
+        return self.sublayer(f"{name}-FeedForward", x, self.t5_feed_forward)
+
+    def head(self, x: Any) -> Any:
         x = self.dropout("Decoder-Output-Dropout", self.norm("Decoder-Output-Norm", x, rms=True))
         return self.language_model(x) if self.with_lm else x
-
-    def decoder_biases(self, tokens: Any, x: Any, context: Any, context_bias: Any) -> tuple[Any, Any]:
-        """What is added to the scores of the self-attention and of the cross-attention."""
-        causal = self.layer("Decoder-Attention-Mask", tfl.AttentionMask, kind="lm")(tokens)
-        positions = self.relative_positions("Decoder-Embedding-Relative-Position", bidirectional=False)
-        if self.config.cross_position_bias:
-            across = positions(x, context)
-            context_bias = across if context_bias is None else self.add("Decoder-Cross-Bias", context_bias, across)
-        return self.add("Decoder-Attention-Bias", causal, positions(x, x)), context_bias
 
     def language_model(self, x: Any) -> Any:
         if self.config.scale_logits:
@@ -123,10 +77,6 @@ class T5(Transformer):
         else:
             x = self.dense("Decoder-Output-LM", self.config.vocab_size, use_bias=False)(x)
         return self.activate("Decoder-Output-LM-Activation", x, self.with_lm)
-
-    def padding_bias(self, tokens: Any, mask: Any) -> Any:
-        layer = self.layer("Encoder-Attention-Mask", tfl.AttentionMask, pad_token_id=self.config.pad_token_id)
-        return layer(tokens, mask_input=mask)
 
     def relative_positions(self, name: str, bidirectional: bool) -> Any:
         return self.layer(

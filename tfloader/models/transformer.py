@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,8 +11,9 @@ import numpy as np
 
 from tfloader import layers as tfl
 from tfloader.config import APPLICATIONS, BERT4KERAS_NAMES, CONFIG_FIELDS, TransformerConfig
-from tfloader.errors import ConfigError, WeightsError, listing
+from tfloader.errors import ConfigError, listing
 from tfloader.models.heads import Head
+from tfloader.models.vocabulary import VocabularyCut, is_whole
 from tfloader.suggestions import did_you_mean
 
 DTYPES = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "float64")
@@ -58,8 +59,16 @@ class Transformer:
     bert4keras_habits: Mapping[str, Callable[[Any], Any]] = {}
     applications: Sequence[str] = APPLICATIONS
     attention_class: type[keras.layers.Layer] = tfl.MultiHeadAttention
-    # Attributes under which `head` gives just the scores of the next token: what generation sets on its copy.
+    # Attributes under which `head` gives just the logits of the next token: what generation sets on its copy.
     as_language_model: Mapping[str, Any] = {}
+    # Whether generation answers whole sources (encoder-decoders); else it continues prompts.
+    answers_sources = False
+    # Whether texts end with the tokenizer's [SEP], whatever the config's eos_token_id says.
+    ends_with_sep = False
+    # What generation sets on its copy: how a layer is called, and where attention finds keys and values of earlier
+    # positions (see `tfloader.layers.attention.Uncached`).
+    form: Callable[[Any], Any] = staticmethod(lambda layer: layer)
+    cache: Any = None
 
     def __init__(
         self,
@@ -83,14 +92,12 @@ class Transformer:
                 f"it has {', '.join(self.applications)}."
             )
         self.source_vocab_size = config.vocab_size
-        self.keep_tokens = None if keep_tokens is None else _checked_ids(keep_tokens, config.vocab_size)
-        kept = config.vocab_size if self.keep_tokens is None else len(self.keep_tokens)
-        self.compound_tokens = [_checked_compound(item, kept) for item in compound_tokens or ()]
-        self.config = config.replace(vocab_size=kept + len(self.compound_tokens))
+        self.vocabulary = VocabularyCut(config.vocab_size, keep_tokens, compound_tokens)
+        self.config = config.replace(vocab_size=self.vocabulary.size)
         self.dtype_policy = _policy(dtype)
         self.prefix = prefix
         self.layers: dict[str, keras.layers.Layer] = {} if layers is None else dict(layers)
-        if sequence_length is not None and (not _is_id(sequence_length) or sequence_length < 1):
+        if sequence_length is not None and (not is_whole(sequence_length) or sequence_length < 1):
             raise ConfigError(f"sequence_length must be a positive integer, found {sequence_length!r}.")
         self.sequence_length = sequence_length
         self.residual_attention_scores = residual_attention_scores
@@ -142,13 +149,20 @@ class Transformer:
         """Makes the Keras model."""
         inputs = self.make_inputs()
         self.bias = self.attention_bias(inputs)
-        x = self.embed(inputs)
-        self.hidden_states = [x]
-        for index in range(self.config.num_hidden_layers):
-            x = self.block(x, index)
-            self.hidden_states.append(x)
-        self.model = self.make_model(list(inputs.values()), self.head(x))
+        self.hidden_states = self.blocks(self.embed(inputs))
+        self.model = self.make_model(list(inputs.values()), self.head(self.hidden_states[-1]))
         return self
+
+    @property
+    def num_blocks(self) -> int:
+        return self.config.num_hidden_layers
+
+    def blocks(self, x: Any) -> list[Any]:
+        """The embeddings, and what each block gives."""
+        states = [x]
+        for index in range(self.num_blocks):
+            states.append(self.block(states[-1], index))
+        return states
 
     def make_model(self, inputs: list[Any], outputs: Any, name: str | None = None) -> keras.Model:
         inputs = [*inputs, *self.additional_inputs]
@@ -166,7 +180,7 @@ class Transformer:
         name = self.prefix + name
         if name not in self.layers:
             self.layers[name] = layer_class(name=name, dtype=self.dtype_policy.name, **arguments)
-        return self.layers[name]
+        return self.form(self.layers[name])
 
     def dense(self, name: str, units: int, activation: Any = None, **arguments: Any) -> keras.layers.Layer:
         return self.layer(
@@ -219,7 +233,8 @@ class Transformer:
             **arguments,
         )
         if not residual:
-            return layer(x, memory=memory, bias=bias, positions=self.positions)
+            cached = {} if self.cache is None else {"cache": self.cache}
+            return layer(x, memory=memory, bias=bias, positions=self.positions, **cached)
         output, scores = layer(x, bias=bias, residual_scores=self._scores, positions=self.positions)
         if self._scores is not None and self.residual_attention_scores != "previous":
             scores = self.add(f"{name}-Scores", self._scores, scores)
@@ -255,6 +270,18 @@ class Transformer:
         """Optional parts that this model was built without; their tensors may stay unread."""
         return {head.part for head in self.heads if getattr(self, head.option) in (head.absent, None)}
 
+    # ---- generation
+
+    @property
+    def can_generate(self) -> bool:
+        """Whether it is a language model."""
+        return self.config.application != "encoder"
+
+    def no_generation_with(self) -> list[str]:
+        """The options in force with which generation is not implemented."""
+        names = ("residual_attention_scores", "layer_norm_cond")
+        return [name for name in names if name in self.beyond_the_weights()]
+
     # ---- weights
 
     def variable(self, path: str) -> Any | None:
@@ -274,17 +301,8 @@ class Transformer:
 
     def cut_vocabulary(self, path: str, array: np.ndarray) -> np.ndarray:
         """Applies keep_tokens and compound_tokens to a variable's array, where they concern it."""
-        if path not in self.vocabulary_axes or (self.keep_tokens is None and not self.compound_tokens):
-            return array
-        axis = self.vocabulary_axes[path]
-        if self.keep_tokens is not None:
-            array = np.take(array, self.keep_tokens, axis=axis)
-        new = [
-            np.average(np.take(array, ids, axis=axis).astype("float64"), axis=axis, weights=weights)
-            for ids, weights in self.compound_tokens
-        ]
-        rows = [np.expand_dims(item, axis).astype(array.dtype) for item in new]
-        return np.concatenate([array, *rows], axis=axis)
+        axis = self.vocabulary_axes.get(path)
+        return array if axis is None else self.vocabulary.apply(array, axis)
 
     def beyond_the_weights(self) -> list[str]:
         """Options in force that change what the model computes, but that no checkpoint format can note."""
@@ -303,40 +321,6 @@ class Transformer:
         from tfloader.weights import load_weights
 
         load_weights(self, checkpoint, **options)
-
-
-def _checked_ids(ids: Any, limit: int) -> np.ndarray:
-    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
-    if not ids or not all(_is_id(token) for token in ids):
-        raise ConfigError(f"keep_tokens must be a list of token ids, found {repr(ids[:3])[:60]}.")
-    array = np.array(ids, "int64")
-    if array.min() < 0 or array.max() >= limit:
-        raise WeightsError(
-            f"keep_tokens asks for id {array.max() if array.max() >= limit else array.min()}, but the checkpoint's "
-            f"vocabulary has {limit} tokens. If the checkpoint was saved after such a cut, leave keep_tokens out."
-        )
-    if len(np.unique(array)) < array.size:
-        raise ConfigError("keep_tokens names a token twice.")
-    return array
-
-
-def _checked_compound(item: Any, limit: int) -> tuple[list[int], list[float] | None]:
-    pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (list, tuple, np.ndarray))
-    ids, weights = item if pair else (item, None)
-    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
-    if not ids or not all(_is_id(token) and 0 <= token < limit for token in ids):
-        raise ConfigError(f"compound_tokens: {item!r} must name ids from 0 to {limit - 1} (those after keep_tokens).")
-    if weights is not None:
-        weights = list(weights) if isinstance(weights, Iterable) else []
-        if len(weights) != len(ids) or not np.isfinite(weights).all() or not sum(weights):
-            raise ConfigError(
-                f"compound_tokens: {item!r} needs one weight for each id, finite and with a sum that is not 0."
-            )
-    return [int(token) for token in ids], weights
-
-
-def _is_id(token: Any) -> bool:
-    return isinstance(token, (int, np.integer)) and not isinstance(token, bool)
 
 
 def _policy(dtype: Any) -> Any:

@@ -1,15 +1,13 @@
-"""The weight products of a decoding step, with second copies of kernels that lie as these are fastest.
+"""The products with weights in a decoding step, and second copies of kernels in the layout that is fastest for them.
 
-TensorFlow multiplies one row in bfloat16 by a kernel that lies as [units, size] in 0.5 to 0.9 of the time that it takes
-for [size, units]; and small products of the same rows are faster as one. A copy costs memory, and is worthless once
-the weights are trained on: `KernelCopies` keeps it from call to call and makes it anew when its weights have changed.
+TensorFlow multiplies one row in bfloat16 by a transposed kernel [units, size] in 0.5 to 0.9 of the time that it takes
+for [size, units], and several small products of the same rows are faster as one. A copy costs memory and is stale once
+the weights are trained on: `KernelCopies` keeps it from call to call and renews it when its weights have changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -23,20 +21,19 @@ SMALL_KERNEL = 2**22
 
 
 class KernelCopies:
-    """The copies that a decoder's steps read.
-
-    What layers they are of is noted while prompts are read; they are made before the first step.
+    """The copies that a decoder's steps read. Which layers need one is noted while prompts are read; copies are made
+    before the first step.
 
     Args:
         variables: all weights of the model.
         dtype: what is computed in.
         spare_memory: bytes; a model whose weights take more than this in `dtype` gets no copies.
-        turned: whether kernels lie as [units, size], which is for one row.
+        transposed: whether copies are [units, size], which is for one row.
     """
 
-    def __init__(self, variables: Sequence[Any], dtype: str, spare_memory: int, turned: bool = False) -> None:
+    def __init__(self, variables: Sequence[Any], dtype: str, spare_memory: int, transposed: bool = False) -> None:
         self.dtype = tf.as_dtype(dtype)
-        self.turned = turned
+        self.transposed = transposed
         size = sum(int(np.prod(variable.shape)) for variable in variables) * self.dtype.size
         # Elsewhere than on CPUs nothing was measured.
         self.wanted = size <= spare_memory and not tf.config.list_logical_devices("GPU")
@@ -44,27 +41,28 @@ class KernelCopies:
         self.made: dict[tuple[int, ...], KernelCopy] = {}
 
     def note(self, *layers: Any) -> None:
-        """Layers that read the same rows in every step."""
+        """Notes layers that read the same rows in every step."""
         if self.wanted and self._gains(layers):
             self._noted[ids(layers)] = layers
 
     def of(self, *layers: Any) -> KernelCopy | None:
+        """One product in place of these layers', which read the same rows; None: each is to be called."""
         return self.made.get(ids(layers))
 
     def refresh(self) -> None:
-        """Makes those copies that are missing, or whose weights have changed."""
+        """Makes the copies that are missing, and renews those whose weights have changed."""
         for copy in self.made.values():
             copy.refresh()
-        together = {one for group in self._noted if len(group) > 1 for one in group}
+        joined = {one for group in self._noted if len(group) > 1 for one in group}
         for group, layers in self._noted.items():
-            if group not in self.made and (len(group) > 1 or group[0] not in together):
-                self.made[group] = KernelCopy(layers, self.dtype, self.turned)
+            if group not in self.made and (len(group) > 1 or group[0] not in joined):
+                self.made[group] = KernelCopy(layers, self.dtype, self.transposed)
 
     def _gains(self, layers: Sequence[Any]) -> bool:
         if not all(type(layer) in KERNELS and is_stored(layer) for layer in layers):
             return False
         sizes = [int(np.prod(kernel_of(layer).shape)) * self.dtype.size for layer in layers]
-        return self.turned or (len(layers) > 1 and max(sizes) < SMALL_KERNEL)
+        return self.transposed or (len(layers) > 1 and max(sizes) < SMALL_KERNEL)
 
 
 def ids(layers: Sequence[Any]) -> tuple[int, ...]:
@@ -72,18 +70,18 @@ def ids(layers: Sequence[Any]) -> tuple[int, ...]:
 
 
 class KernelCopy:
-    """One product in place of those of several layers, or of one whose kernel lies the other way round."""
+    """One product in place of those of several layers, or of one whose kernel is stored transposed."""
 
-    def __init__(self, layers: Sequence[Any], dtype: tf.DType, turned: bool) -> None:
+    def __init__(self, layers: Sequence[Any], dtype: tf.DType, transposed: bool) -> None:
         self.layers = layers
         self.dtype = dtype
-        self.turned = turned
+        self.transposed = transposed
         self._read = self._values()
         self.variables = [tf.Variable(part, trainable=False) for part in self._parts()]
 
     def product(self, rows: Any) -> Any:
         """[n, size] -> what the layers give before activation, side by side, [n, their units]."""
-        return product(rows, *self.variables, turned=self.turned)
+        return product(rows, *self.variables, transposed=self.transposed)
 
     def refresh(self) -> None:
         values = self._values()
@@ -99,7 +97,7 @@ class KernelCopy:
     def _parts(self) -> list[Any]:
         """Kernel, and bias if there is one."""
         kernels, biases = ([tf.cast(value, self.dtype) for value in part] for part in self._read)
-        if not self.turned:
+        if not self.transposed:
             return [tf.concat(part, axis=-1) for part in (kernels, biases) if part]
         kernel = tf.concat(
             [part if is_table(layer) else tf.transpose(part) for layer, part in zip(self.layers, kernels, strict=True)],
@@ -109,9 +107,9 @@ class KernelCopy:
         return [kernel, tf.concat(biases, axis=0) if biases else tf.zeros(kernel.shape[0], self.dtype)]
 
 
-def product(rows: Any, kernel: Any, bias: Any = None, turned: bool = False) -> Any:
-    """[n, size] times [size, units], or turned [units, size]."""
-    found = tf.matmul(rows, kernel, transpose_b=turned)
+def product(rows: Any, kernel: Any, bias: Any = None, transposed: bool = False) -> Any:
+    """[n, size] times [size, units], or [units, size] if transposed."""
+    found = tf.matmul(rows, kernel, transpose_b=transposed)
     return found if bias is None else tf.nn.bias_add(found, bias)
 
 
@@ -124,43 +122,19 @@ def kernel_of(layer: Any) -> Any:
 
 
 def is_table(layer: Any) -> bool:
-    """Whether its kernel lies as [units, size]."""
+    """Whether its kernel is stored as [units, size]."""
     return type(layer) is TokenEmbedding
 
 
 def is_stored(layer: Any) -> bool:
-    """Not so a quantised kernel, which is no number to multiply by, nor one with LoRA, which is made at each use."""
+    """Whether its kernel is one variable: not so if quantised (with scales beside) or with LoRA (a sum at each use)."""
     return layer.quantization_mode is None and isinstance(kernel_of(layer), keras.Variable)
 
 
 def is_other(a: Any, b: Any) -> bool:
-    """Whether two tensors lie in different places. A tensor that is held never changes: what updates its variable
-    must write elsewhere.
-    """
+    """Whether two tensors have different memory. While a tensor is held, updates of its variable write elsewhere."""
     return address(a) != address(b)
 
 
 def address(value: Any) -> int:
     return np.frombuffer(memoryview(tf.bitcast(value, tf.uint8)), "uint8").ctypes.data
-
-
-def nothing(*layers: Any) -> None:
-    """No copy."""
-
-
-_ask: ContextVar[Callable[..., KernelCopy | None]] = ContextVar("ask", default=nothing)
-
-
-@contextmanager
-def asking(whom: Callable[..., KernelCopy | None]) -> Iterator[None]:
-    """Within it, `copy_of` asks `KernelCopies.note`, `KernelCopies.of` or `nothing`."""
-    token = _ask.set(whom)
-    try:
-        yield
-    finally:
-        _ask.reset(token)
-
-
-def copy_of(*layers: Any) -> KernelCopy | None:
-    """One product in place of these layers', which read the same rows; None: each is to be called."""
-    return _ask.get()(*layers)

@@ -1,4 +1,4 @@
-"""The lean forms of layers against the layers themselves, and what they must notice: training, LoRA, own classes."""
+"""The fused forms of layers against the layers themselves, and what they must notice: training, LoRA, own classes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tensorflow as tf
 import tfloader
 from tests.conftest import CHECKPOINTS
 from tfloader import layers as tfl
-from tfloader.generation import lean as forms
-from tfloader.generation.lean import lean
+from tfloader.generation import fused as forms
+from tfloader.generation.fused import FusedOperations, cast_once, fused
 from tfloader.generation.text import TextGenerator
 
 X = np.random.default_rng(0).normal(1.0, 2.0, (2, 3, 8)).astype("float32")
@@ -29,14 +29,14 @@ TOLERANCE = {"float32": 2e-6, "float64": 1e-12, "bfloat16": 0.04, "mixed_bfloat1
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_lean_form_is_used_and_computes_what_the_layer_does(name, dtype):
+def test_a_fused_form_is_used_and_computes_what_the_layer_does(name, dtype):
     layer = LAYERS[name](dtype)
     x = tf.cast(X, layer.compute_dtype)
     layer(x)
     random = np.random.default_rng(1)
     for variable in layer.variables:
         variable.assign(random.normal(0.5, 0.5, variable.shape))
-    form = lean(layer)
+    form = fused(layer)
     assert form is not layer
     found, expected = form(x), layer(x)
     assert found.dtype == expected.dtype and found.shape == expected.shape
@@ -56,7 +56,7 @@ def test_a_class_of_ones_own_and_a_quantized_layer_are_called_as_they_are():
     quantized.quantize("int8")
     unscaled = keras.layers.LayerNormalization(scale=False)
     for layer in (Doubled(5), quantized, unscaled):
-        assert lean(layer) is layer
+        assert fused(layer) is layer
 
 
 def test_low_rank_changes_of_a_dense_layer_count():
@@ -64,7 +64,7 @@ def test_low_rank_changes_of_a_dense_layer_count():
     layer(X)
     layer.enable_lora(2)
     layer.lora_kernel_b.assign(np.ones((2, 5)))
-    np.testing.assert_allclose(lean(layer)(X), layer(X), atol=1e-5)
+    np.testing.assert_allclose(fused(layer)(X), layer(X), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16])
@@ -74,20 +74,20 @@ def test_products_of_few_rows_equal_those_of_many(dtype, keys):
     query = tf.cast(random.normal(size=(2, 3, 1, 64)), dtype)
     table = tf.cast(random.normal(size=(2, 3, keys, 64)), dtype)
     found, expected = (
-        tf.cast(product(query, table, turned=True), tf.float32)
+        tf.cast(product(query, table, transpose_b=True), tf.float32)
         for product in (forms.few_rows_product, forms.many_rows_product)
     )
     np.testing.assert_allclose(found, expected, atol=1e-4 if dtype == tf.float32 else 0.2)
 
 
-def test_weights_that_are_held_are_cast_once_and_others_are_read():
+def test_weights_of_a_loop_are_cast_once_and_others_are_read():
     layer = keras.layers.Dense(5, dtype="mixed_bfloat16")
     layer(tf.cast(X, tf.bfloat16))
-    with forms.held(layer.variables, "bfloat16"):
-        held = forms.weight(layer.kernel, tf.bfloat16)
-        assert forms.weight(layer.kernel, tf.bfloat16) is held
-        assert forms.weight(layer.kernel, tf.float32).dtype == tf.float32
-    assert forms.weight(layer.kernel, tf.bfloat16) is not held
+    operations = FusedOperations(weights=cast_once(layer.variables, "bfloat16"))
+    once = operations.weight(layer.kernel, tf.bfloat16)
+    assert operations.weight(layer.kernel, tf.bfloat16) is once
+    assert operations.weight(layer.kernel, tf.float32).dtype == tf.float32
+    assert FusedOperations().weight(layer.kernel, tf.bfloat16) is not once
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])

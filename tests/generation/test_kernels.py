@@ -8,8 +8,8 @@ import tensorflow as tf
 import tfloader
 from tests.conftest import CHECKPOINTS
 from tfloader import layers as tfl
-from tfloader.generation import products
-from tfloader.generation.products import KernelCopies, is_other
+from tfloader.generation import kernels
+from tfloader.generation.kernels import KernelCopies, is_other
 
 PROMPTS = [[5, 9, 2, 7], [11, 3, 8, 6]]
 
@@ -25,11 +25,11 @@ def test_steps_with_copies_give_what_they_give_without(folder, dtype, rows):
     model = tfloader.load(CHECKPOINTS / folder, dtype=dtype)
     without, beside = tfloader.TextGenerator(model, spare_memory=0), tfloader.TextGenerator(model)
     expected, found = generated(without, rows), generated(beside, rows)
-    turned = rows == 1 and dtype != "float32"
+    transposed = rows == 1 and dtype != "float32"
     assert not any(copies.made for copies in without.decoder._copies.values())
-    assert not beside.decoder._copies[not turned].made
+    assert not beside.decoder._copies[not transposed].made
     blocks = model.transformer.config.num_hidden_layers
-    assert len(beside.decoder._copies[turned].made) >= blocks * (4 if turned else 1)
+    assert len(beside.decoder._copies[transposed].made) >= blocks * (4 if transposed else 1)
     assert found.sequences == expected.sequences
     for row, expected_row in zip(found.token_scores, expected.token_scores, strict=True):
         np.testing.assert_allclose(row, expected_row, atol=1e-5 if dtype == "float32" else 5e-2)
@@ -53,7 +53,7 @@ def test_a_copy_gives_what_the_layers_give_side_by_side(dtype, count, use_bias):
 
 
 def made_of(groups, dtype="float32"):
-    made = KernelCopies([], dtype, 1, turned=dtype == "bfloat16")
+    made = KernelCopies([], dtype, 1, transposed=dtype == "bfloat16")
     for layers in groups:
         made.note(*layers)
     made.refresh()
@@ -103,7 +103,7 @@ def test_a_copy_is_made_again_only_where_its_weights_changed(monkeypatch):
     made = made_of([layers])
     copy = made.of(*layers)
     again = []
-    monkeypatch.setattr(products.KernelCopy, "_parts", lambda self: again.append(self) or [])
+    monkeypatch.setattr(kernels.KernelCopy, "_parts", lambda self: again.append(self) or [])
     monkeypatch.setattr(copy, "variables", [])
     made.refresh()
     assert not again
@@ -151,7 +151,7 @@ def test_a_model_larger_than_the_spare_memory_gets_no_copies():
 
 
 def test_only_small_kernels_are_put_side_by_side(monkeypatch):
-    monkeypatch.setattr(products, "SMALL_KERNEL", 6 * 4 * 4)
+    monkeypatch.setattr(kernels, "SMALL_KERNEL", 6 * 4 * 4)
     large, small = [dense(), dense()], [dense(units=3), dense(units=3)]
     made = made_of([large, small, alone := [dense(units=3)]])
     assert [made.of(*layers) is None for layers in (large, small, alone)] == [True, False, True]

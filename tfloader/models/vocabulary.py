@@ -1,0 +1,79 @@
+"""The cut of a vocabulary: tokens that are kept, in a new order, and new ones made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfloader.errors import ConfigError, WeightsError
+
+
+class VocabularyCut:
+    """Applies `keep_tokens` and `compound_tokens` to arrays with a vocabulary axis.
+
+    Args:
+        size: tokens of the checkpoint.
+        keep_tokens: ids of the tokens to keep, in their new order; None: all.
+        compound_tokens: new tokens, each a list of ids (after `keep_tokens`) or (ids, weights); a new row is the
+            (weighted) mean of theirs.
+
+    Attributes:
+        size: tokens after the cut.
+
+    Raises:
+        ConfigError, WeightsError: ids that are none, twice the same, or outside the vocabulary.
+    """
+
+    def __init__(self, size: int, keep_tokens: Sequence[int] | None, compound_tokens: Sequence[Any] | None) -> None:
+        self.keep_tokens = None if keep_tokens is None else _checked_ids(keep_tokens, size)
+        kept = size if self.keep_tokens is None else len(self.keep_tokens)
+        self.compound_tokens = [_checked_compound(item, kept) for item in compound_tokens or ()]
+        self.size = kept + len(self.compound_tokens)
+
+    def apply(self, array: np.ndarray, axis: int) -> np.ndarray:
+        if self.keep_tokens is None and not self.compound_tokens:
+            return array
+        if self.keep_tokens is not None:
+            array = np.take(array, self.keep_tokens, axis=axis)
+        new = [
+            np.average(np.take(array, ids, axis=axis).astype("float64"), axis=axis, weights=weights)
+            for ids, weights in self.compound_tokens
+        ]
+        rows = [np.expand_dims(item, axis).astype(array.dtype) for item in new]
+        return np.concatenate([array, *rows], axis=axis)
+
+
+def _checked_ids(ids: Any, limit: int) -> np.ndarray:
+    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
+    if not ids or not all(is_whole(token) for token in ids):
+        raise ConfigError(f"keep_tokens must be a list of token ids, found {repr(ids[:3])[:60]}.")
+    array = np.array(ids, "int64")
+    if array.min() < 0 or array.max() >= limit:
+        raise WeightsError(
+            f"keep_tokens asks for id {array.max() if array.max() >= limit else array.min()}, but the checkpoint's "
+            f"vocabulary has {limit} tokens. If the checkpoint was saved after such a cut, leave keep_tokens out."
+        )
+    if len(np.unique(array)) < array.size:
+        raise ConfigError("keep_tokens names a token twice.")
+    return array
+
+
+def _checked_compound(item: Any, limit: int) -> tuple[list[int], list[float] | None]:
+    pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (list, tuple, np.ndarray))
+    ids, weights = item if pair else (item, None)
+    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
+    if not ids or not all(is_whole(token) and 0 <= token < limit for token in ids):
+        raise ConfigError(f"compound_tokens: {item!r} must name ids from 0 to {limit - 1} (those after keep_tokens).")
+    if weights is not None:
+        weights = list(weights) if isinstance(weights, Iterable) else []
+        if len(weights) != len(ids) or not np.isfinite(weights).all() or not sum(weights):
+            raise ConfigError(
+                f"compound_tokens: {item!r} needs one weight for each id, finite and with a sum that is not 0."
+            )
+    return [int(token) for token in ids], weights
+
+
+def is_whole(token: Any) -> bool:
+    return isinstance(token, (int, np.integer)) and not isinstance(token, bool)
