@@ -1,6 +1,6 @@
 """From a checkpoint to another format: `convert`. Importing it imports nothing heavy.
 
-Between tensor formats nothing is built: the naming tables of two releases say which tensors make which.
+Between tensor formats no model holds values: the naming tables of two releases say which tensors make which.
 """
 
 from __future__ import annotations
