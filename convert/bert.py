@@ -22,7 +22,7 @@ One command:
     python convert/bert.py chinese_L-12_H-768_A-12 bert-chinese
 """
 
-from tfloader.downloads.script import main
+from tfloader.script import main
 
 if __name__ == "__main__":
     raise SystemExit(main("bert", __doc__))

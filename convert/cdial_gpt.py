@@ -16,7 +16,7 @@ One command:
     python convert/cdial_gpt.py cdial-gpt-lccc-large cdial-gpt --allow-pickle
 """
 
-from tfloader.downloads.script import main
+from tfloader.script import main
 
 if __name__ == "__main__":
     raise SystemExit(main("cdial_gpt", __doc__))

@@ -17,7 +17,7 @@ One command:
     python convert/chinese_bert_wwm.py chinese-roberta-wwm-ext roberta-chinese
 """
 
-from tfloader.downloads.script import main
+from tfloader.script import main
 
 if __name__ == "__main__":
     raise SystemExit(main("chinese_bert_wwm", __doc__))

@@ -15,7 +15,7 @@ One command:
     python convert/cpm.py cpm-generate cpm --allow-pickle
 """
 
-from tfloader.downloads.script import main
+from tfloader.script import main
 
 if __name__ == "__main__":
     raise SystemExit(main("cpm", __doc__))

@@ -41,7 +41,7 @@ One command:
     python convert/gpt2.py gpt2-124M gpt2
 """
 
-from tfloader.downloads.script import main
+from tfloader.script import main
 
 if __name__ == "__main__":
     raise SystemExit(main("gpt2", __doc__))

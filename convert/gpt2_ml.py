@@ -39,7 +39,7 @@ One command:
     python convert/gpt2_ml.py gpt2-ml-15g gpt2-ml
 """
 
-from tfloader.downloads.script import main
+from tfloader.script import main
 
 if __name__ == "__main__":
     raise SystemExit(main("gpt2_ml", __doc__))

@@ -42,7 +42,7 @@ One command:
     python convert/mt5.py mt5-small mt5-chinese --chinese
 """
 
-from tfloader.downloads.script import main
+from tfloader.script import main
 
 if __name__ == "__main__":
     raise SystemExit(main("mt5", __doc__))

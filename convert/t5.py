@@ -48,7 +48,7 @@ One command:
     python convert/t5.py t5.1.1.small t5
 """
 
-from tfloader.downloads.script import main
+from tfloader.script import main
 
 if __name__ == "__main__":
     raise SystemExit(main("t5", __doc__))

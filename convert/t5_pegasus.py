@@ -18,7 +18,7 @@ One command:
     python convert/t5_pegasus.py t5-pegasus-base t5-pegasus
 """
 
-from tfloader.downloads.script import main
+from tfloader.script import main
 
 if __name__ == "__main__":
     raise SystemExit(main("t5_pegasus", __doc__))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -136,7 +137,8 @@ def test_mt5_is_cut_to_the_tokens_of_the_other_vocabulary(site, tmp_path, monkey
         RemoteFile(f"{site.address}/pieces", "sentencepiece_cn.model"),
         RemoteFile(f"{site.address}/keep", "sentencepiece_cn_keep_tokens.json"),
     )
-    monkeypatch.setitem(CATALOGUE, "mt5-chinese-vocabulary", Publication("mt5", "", "", "", "", parts))
+    vocabulary = dataclasses.replace(CATALOGUE["mt5-chinese-vocabulary"], parts=parts)
+    monkeypatch.setitem(CATALOGUE, "mt5-chinese-vocabulary", vocabulary)
     assert run(script("mt5"), "mt5-small", "chinese", "--chinese") == 0
     cut = tfloader.load("chinese")
     new = np.array([[3, 4, 5]])

@@ -67,8 +67,8 @@ from tfloader.losses import multilabel_categorical_crossentropy as multilabel_ca
 from tfloader.losses import sparse_multilabel_categorical_crossentropy as sparse_multilabel_categorical_crossentropy
 from tfloader.models.builder import build_transformer_model as build_transformer_model
 from tfloader.models.builder import load as load
-from tfloader.models.builder import register_family as register_family
 from tfloader.models.builder import save as save
+from tfloader.models.families import register_family as register_family
 from tfloader.models.transformer import Transformer as Transformer
 from tfloader.naming import load_config as load_config
 from tfloader.naming import register_release as register_release

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfloader import __version__
+from tfloader.config import APPLICATIONS
 from tfloader.conversion import FORMATS
 from tfloader.errors import TfloaderError
 from tfloader.generation.command import generate
@@ -184,7 +185,7 @@ COMMANDS = {
         argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option"),
         argument("--no-defaults", action="store_true", help="do not read the folder's generation_config.json"),
         MODEL,
-        argument("--application", choices=("lm", "unilm"), help="for BERT: how it reads"),
+        argument("--application", choices=APPLICATIONS[1:], help="how an encoder reads as a language model"),
         argument("--dtype", help="such as bfloat16"),
         argument("--batch-size", type=int, default=8, help="prompts decoded together (default 8)"),
         argument("--stream", action="store_true", help="print the text as it comes"),
@@ -299,9 +300,11 @@ def _info_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _says_something(name: str, value: Any, config: dict[str, Any]) -> bool:
+    from tfloader.naming.releases import expresses
+
     if name.startswith("relative_") and config["max_position_embeddings"]:
         return False  # a default that such a model does not use
-    if "group" in name and config["family"] != "albert":
+    if "group" in name and not expresses(config["family"], name):
         return False
     return value is not None and value is not False and value != {}
 

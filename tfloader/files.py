@@ -12,6 +12,13 @@ from tfloader.errors import ConfigError, TfloaderError
 from tfloader.staging import Replaces, finish, nothing, staged
 
 MAX_TEXT_BYTES = 64 * 1024 * 1024
+# What our tokenizers write, the original names of the same, and what other programs put beside.
+TOKENIZER_FILES = frozenset(
+    {
+        *("vocab.txt", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "spiece.model", "tokenizer.json"),
+        *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    }
+)
 
 
 def show(name: str) -> str:

@@ -22,6 +22,15 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A vocabulary that the models of its group can be cut to: the script's option for it, and the ids that remain."""
+
+    option: str
+    help: str
+    keep_tokens: str
+
+
+@dataclass(frozen=True)
 class Publication:
     """What somebody published.
 
@@ -32,6 +41,7 @@ class Publication:
         config: the file that says how large the model is.
         vocabulary: the tokenizer's files.
         parts: "hf:owner/name", "gs://bucket/folder", an address, or a file with its checksum.
+        cut: for a vocabulary without a model.
     """
 
     group: str
@@ -40,6 +50,7 @@ class Publication:
     config: str
     vocabulary: str
     parts: tuple[str | RemoteFile | Written, ...]
+    cut: Cut | None = None
 
 
 APACHE = "Apache-2.0"
@@ -204,6 +215,7 @@ CATALOGUE: dict[str, Publication] = {
                 242822, "sha256:abc68d4544a63deba1afcdb8d9ace562bea090264f9dca53b6c8f16f71a2a138",
             ),
         ),
+        Cut("--chinese", "keep only the tokens of the Chinese vocabulary", "sentencepiece_cn_keep_tokens.json"),
     ),
     "t5-pegasus-base": _pegasus("base", "https://pan.baidu.com/s/1lQ9Dt9wZDO3IgiCL9tP-Ug (code 3sfn)"),
     "t5-pegasus-small": _pegasus("small", "https://pan.baidu.com/s/1bXRVWnDyAck9VfSO9_1oJQ (code qguk)"),

@@ -21,6 +21,8 @@ class ALBERT(BERT):
     """
 
     bert4keras_habits = {**BERT.bert4keras_habits, "block_norm_eps": lambda _: 1e-7}
+    # bert4keras had BERT's epsilon here.
+    aliases = {"albert_unshared": {"unshared": True, "block_norm_eps": None}}
 
     def __init__(self, config, *, unshared: bool = False, **options):
         if unshared:

@@ -125,7 +125,8 @@ class BERT(PostNorm):
     Args:
         with_pool: the [CLS] vector through a dense layer: True for tanh, or an activation's name.
         with_nsp: next-sentence probabilities in place of the pooled vector: True for softmax, or "linear".
-        with_mlm: masked-language-model output: True for softmax, "linear" for logits.
+        with_mlm: masked-language-model output: True for softmax, "linear" for logits, which a language model always
+            gives at least.
     """
 
     heads = (
@@ -138,6 +139,8 @@ class BERT(PostNorm):
         "hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act,
         "mask_zero_segments": lambda _: True,
     }
+    bert4keras_defaults = {"lm": {"with_mlm": True}, "unilm": {"with_mlm": True}}
+    aliases = {"roberta": {}}  # the Chinese RoBERTas are BERTs, published as such
     as_language_model = {"with_pool": False, "with_nsp": False, "with_mlm": "linear"}
     ends_with_sep = True  # the configs of Chinese BERTs name RoBERTa's id, which is none of their own
 
@@ -153,7 +156,7 @@ class BERT(PostNorm):
         super().__init__(config, **options)
         self.with_nsp = with_nsp
         self.with_pool = with_pool or bool(with_nsp)
-        self.with_mlm = with_mlm or config.application != "encoder"
+        self.with_mlm = with_mlm or (config.application != "encoder" and "linear")
         if config.application == "unilm" and not (config.type_vocab_size or config.shared_segment_embeddings):
             raise ConfigError("application='unilm' needs segments, but type_vocab_size is 0.")
 

@@ -1,4 +1,4 @@
-"""From a path to a live Keras model and back: `load`, `save`, `build_transformer_model`, the registry of families."""
+"""From a path to a live Keras model and back: `load`, `save`, `build_transformer_model`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,11 @@ import keras
 
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import CheckpointError, ConfigError, TokenizerError, WeightsError, listing
-from tfloader.models.albert import ALBERT
-from tfloader.models.bert import BERT
-from tfloader.models.electra import ELECTRA, ElectraGenerator
-from tfloader.models.gau_alpha import GAUAlpha
-from tfloader.models.gpt import GPT
-from tfloader.models.gpt2 import GPT2
-from tfloader.models.gpt2_ml import GPT2_ML
-from tfloader.models.nezha import NEZHA
-from tfloader.models.roberta import RoBERTa
-from tfloader.models.roformer import RoFormer
-from tfloader.models.roformer_v2 import RoFormerV2
-from tfloader.models.t5 import T5
-from tfloader.models.transformer import Transformer, split_options
+from tfloader.models.families import FAMILIES, families_meant
+from tfloader.models.options import split_options
+from tfloader.models.transformer import Transformer
 from tfloader.naming import RELEASES, detect_release, find_config, folder_of, read_config, read_raw_config, shapes_of
 from tfloader.naming.base import Release
-from tfloader.naming.bert4keras import T5_PEGASUS
 from tfloader.naming.writing import (
     as_published,
     config_to_write,
@@ -46,49 +35,6 @@ if TYPE_CHECKING:
 
 # A path, or the content: of a config a dictionary, of a checkpoint a mapping of arrays.
 Source = str | os.PathLike[str] | Mapping[str, Any]
-
-FAMILIES: dict[str, type[Transformer]] = {
-    "bert": BERT,
-    "albert": ALBERT,
-    "electra": ELECTRA,
-    "electra_generator": ElectraGenerator,
-    "roberta": RoBERTa,
-    "nezha": NEZHA,
-    "gpt": GPT,
-    "gpt2": GPT2,
-    "gpt2_ml": GPT2_ML,
-    "t5": T5,
-    "roformer": RoFormer,
-    "roformer_v2": RoFormerV2,
-    "gau_alpha": GAUAlpha,
-}
-
-# bert4keras' further names: (the families that may be meant, options).
-ALIASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    f"{name}{suffix}": (("t5",), {"part": part} if part else {})
-    for name in ("t5", "t5.1.0", "t5.1.1", "mt5.1.1")
-    for suffix, part in (("", None), ("_encoder", "encoder"), ("_decoder", "decoder"))
-}
-# The Chinese RoBERTas are BERTs, published as such; the English one is a family of its own.
-# bert4keras had BERT's epsilon here.
-ALIASES["albert_unshared"] = (("albert",), {"unshared": True, "block_norm_eps": None})
-ALIASES["roberta"] = (("bert", "roberta"), {})
-# For a T5-PEGASUS with another vocabulary than the published one, by which that is recognised.
-ALIASES["t5_pegasus"] = (("t5",), {**T5_PEGASUS, "hidden_act": "gelu"})
-
-# build_transformer_model gives what bert4keras gave: probabilities. `load` gives logits.
-BERT4KERAS_DEFAULTS = {
-    "gpt": {"final_activation": "softmax"},
-    "gpt2": {"final_activation": "softmax"},
-    "gpt2_ml": {"final_activation": "softmax"},
-    "t5": {"with_lm": True},
-}
-LOGITS = {name: {"with_mlm": "linear"} for name, family in FAMILIES.items() if issubclass(family, BERT)}
-
-
-def register_family(name: str, family: type[Transformer]) -> None:
-    """Adds a family of your own, to be named by `model=name` and by the `family` of a registered release."""
-    FAMILIES[name] = family
 
 
 def load(
@@ -124,7 +70,7 @@ def load(
     Raises:
         CheckpointError, ConfigError, WeightsError: naming the file, what was found, and what to do.
     """
-    transformer = _built(path, config, model, application, dtype, compat, ignore, ignore_config_keys, options, LOGITS)
+    transformer = _built(path, config, model, application, dtype, compat, ignore, ignore_config_keys, options)
     return transformer.model
 
 
@@ -172,7 +118,7 @@ def build_transformer_model(
         return_keras_model: False returns the Transformer with `.model`, `.layers` and, for T5, `.encoder`, `.decoder`.
         dtype, compat, ignore, ignore_config_keys, **options: as for `load`.
     """
-    causal = all("encoder" not in FAMILIES[name].applications for name in _families(model)[0])
+    causal = all("encoder" not in FAMILIES[name].applications for name in families_meant(model)[0])
     transformer = _built(
         checkpoint_path,
         config_path,
@@ -183,7 +129,7 @@ def build_transformer_model(
         ignore,
         ignore_config_keys,
         options,
-        BERT4KERAS_DEFAULTS,
+        bert4keras=True,
     )
     return transformer.model if return_keras_model else transformer
 
@@ -243,19 +189,6 @@ def save(
         write_tokenizer(stage, tokenizer, release)
 
 
-def _families(model: str | type[Transformer] | None) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The families that a name or class may mean (none: any), and the options that go with the name."""
-    if model is None:
-        return (), {}
-    if not isinstance(model, str):
-        return _families_of_class(model), {}
-    if model in ALIASES:
-        return ALIASES[model]
-    if model in FAMILIES:
-        return (model,), {}
-    raise ConfigError(f"Unknown model {model!r}; there are {', '.join({**FAMILIES, **ALIASES})}. See register_family.")
-
-
 def _built(
     path: Any,
     config: Any,
@@ -266,12 +199,12 @@ def _built(
     ignore: Collection[str],
     ignore_config_keys: Collection[str],
     options: Mapping[str, Any],
-    defaults: Mapping[str, Mapping[str, Any]],
+    bert4keras: bool = False,
 ) -> Transformer:
     """What `load` and `build_transformer_model` share."""
     if compat not in (None, "bert4keras"):
         raise ConfigError(f"compat must be None or 'bert4keras', found {compat!r}.")
-    families, preset = _families(model)
+    families, preset = families_meant(model)
     checkpoint = None if path is None else open_checkpoint(path)
     release = _guess_release(config, families) if checkpoint is None else detect_release(checkpoint, families, config)
     if isinstance(model, str) and release.family not in families:
@@ -294,9 +227,8 @@ def _built(
         if builder.get("residual_attention_scores") is True:
             builder["residual_attention_scores"] = "previous"
     meant = meant.replace(**overrides)
-    for name, value in defaults.get(release.family, {}).items():
-        if name != "with_mlm" or meant.application != "encoder":
-            builder.setdefault(name, value)
+    if bert4keras:
+        builder = {**family.bert4keras_defaults.get(meant.application, {}), **builder}
     transformer = family(meant, dtype=dtype, **builder)
     transformer.release = release
     if checkpoint is None:
@@ -331,12 +263,6 @@ def _guess_release(config: Any, families: tuple[str, ...]) -> Release:
         named = " or ".join(map(repr, families))
         raise ConfigError(f"{config}: not a config of a {named} model (model_type {raw.get('model_type')!r}).")
     return RELEASES[min(candidates)[1]]
-
-
-def _families_of_class(model: type[Transformer]) -> tuple[str, ...]:
-    """The family that a user's own class stands for: its own, or the one that it derives from."""
-    known = (name for base in model.__mro__ for name, family in FAMILIES.items() if family is base)
-    return tuple(known)[:1]
 
 
 @contextmanager

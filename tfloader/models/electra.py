@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfloader.errors import ConfigError
 from tfloader.layers.activations import activation
 from tfloader.models.bert import BERT
 from tfloader.models.heads import Head
@@ -19,16 +18,15 @@ class ELECTRA(BERT):
     """
 
     heads = (Head("discriminator", "with_discriminator", "linear", False),)
+    refuses = dict.fromkeys(
+        ("with_pool", "with_nsp", "with_mlm"),
+        "ELECTRA's discriminator has no such head. It has with_discriminator; with_mlm is the generator's "
+        "(model='electra_generator').",
+    )
     applications = ("encoder",)
 
     def __init__(self, config, *, with_discriminator: bool | str = False, **options):
         super().__init__(config, **options)
-        idle = [name for name in ("with_pool", "with_nsp", "with_mlm") if options.get(name)]
-        if idle:
-            raise ConfigError(
-                f"{' and '.join(idle)}: ELECTRA's discriminator has no such head. It has with_discriminator; with_mlm "
-                "is the generator's (model='electra_generator')."
-            )
         self.with_discriminator = with_discriminator
 
     def head(self, x: Any) -> Any:
@@ -43,9 +41,4 @@ class ElectraGenerator(BERT):
     """The generator, a smaller model with the discriminator's embeddings: BERT's blocks and its MLM head."""
 
     heads = tuple(head for head in BERT.heads if head.part == "mlm")
-
-    def __init__(self, config, **options):
-        idle = [name for name in ("with_pool", "with_nsp") if options.get(name)]
-        if idle:
-            raise ConfigError(f"{' and '.join(idle)}: ELECTRA's generator has no such head. It has with_mlm.")
-        super().__init__(config, **options)
+    refuses = dict.fromkeys(("with_pool", "with_nsp"), "ELECTRA's generator has no such head. It has with_mlm.")

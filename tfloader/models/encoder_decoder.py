@@ -37,6 +37,7 @@ class EncoderDecoder(Transformer):
         Head("lm", "with_lm", "linear", False),
     )
     applications = ("encoder",)
+    refuses = {"residual_attention_scores": "not implemented for encoder-decoders"}
     as_language_model = {"with_lm": "linear"}
     answers_sources = True
 
@@ -52,8 +53,6 @@ class EncoderDecoder(Transformer):
         super().__init__(config, **options)
         if part not in PARTS:
             raise ConfigError(f"part must be one of {', '.join(PARTS)}, found {part!r}.")
-        if self.residual_attention_scores:
-            raise ConfigError(f"residual_attention_scores is not implemented for {type(self).__name__}.")
         self.with_lm = with_lm if part != "encoder" else False
         self.part = part
         self.custom_attention_mask = custom_attention_mask

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tfloader import layers as tfl
-from tfloader.errors import ConfigError
 from tfloader.layers.activations import activation
 from tfloader.models.roformer_v2 import RoFormerV2
 
@@ -17,13 +16,10 @@ class GAUAlpha(RoFormerV2):
     """
 
     applications = ("encoder",)
-
-    def __init__(self, config, **options):
-        super().__init__(config, **options)
-        lacking = ("custom_position_ids", "custom_attention_mask", "residual_attention_scores")
-        asked = [name for name in lacking if getattr(self, name)]
-        if asked:
-            raise ConfigError(f"{config.family!r} models have no {' and no '.join(asked)}. Leave it out.")
+    refuses = RoFormerV2.refuses | dict.fromkeys(
+        ("custom_position_ids", "custom_attention_mask", "residual_attention_scores"),
+        "the gated attention unit has no place for it",
+    )
 
     def attention_bias(self, inputs: dict[str, Any]) -> None:
         """None: the unit counts the keys that it sees, and takes Keras' mask."""

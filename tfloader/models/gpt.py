@@ -19,6 +19,7 @@ class GPT(PostNorm):
     """
 
     applications = ("lm",)
+    bert4keras_defaults = {"lm": {"final_activation": "softmax"}}
     as_language_model = {"final_activation": None}
     bert4keras_habits = {
         **GPT2.bert4keras_habits,

@@ -18,6 +18,7 @@ class GPT2(Transformer):
     """
 
     applications = ("lm",)
+    bert4keras_defaults = {"lm": {"final_activation": "softmax"}}
     as_language_model = {"final_activation": None}
     # bert4keras took id 0 for padding, and gelu for the exact one.
     bert4keras_habits = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tfloader import layers as tfl
-from tfloader.errors import ConfigError
 from tfloader.models.bert import BERT
 
 
@@ -16,18 +15,13 @@ class NEZHA(BERT):
     """
 
     attention_class = tfl.RelativeAttention
+    refuses = dict.fromkeys(("custom_position_ids", "hierarchical_position"), "NEZHA knows distances, not positions")
     bert4keras_habits = {
         **BERT.bert4keras_habits,
         "layer_norm_eps": lambda _: 1e-7,
         "mlm_norm_eps": lambda _: 1e-12,
         "relative_attention_max_distance": lambda _: 64,
     }
-
-    def __init__(self, config, **options):
-        idle = [name for name in ("custom_position_ids", "hierarchical_position") if options.get(name)]
-        if idle:
-            raise ConfigError(f"{' and '.join(idle)}: NEZHA knows distances, not positions. Leave it out.")
-        super().__init__(config, **options)
 
     def embed_positions(self, x: Any, position_ids: Any) -> Any:
         return x

@@ -17,11 +17,9 @@ class RoBERTa(BERT):
     """
 
     applications = ("encoder", "lm")
+    refuses = dict.fromkeys(("hierarchical_position", "shared_segment_embeddings"), "not possible for RoBERTa")
 
     def __init__(self, config, **options):
-        refused = [name for name in ("hierarchical_position", "shared_segment_embeddings") if options.get(name)]
-        if refused:
-            raise ConfigError(f"{' and '.join(refused)}: not possible for RoBERTa. Leave it out.")
         if config.pad_token_id is None:
             raise ConfigError("RoBERTa counts its positions from pad_token_id on: it cannot be None.")
         super().__init__(config, **options)

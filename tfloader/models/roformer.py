@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tfloader import layers as tfl
-from tfloader.errors import ConfigError
 from tfloader.models.bert import BERT
 
 
@@ -21,11 +20,7 @@ class RoFormer(BERT):
         "mlm_norm_eps": lambda _: 1e-12,
     }
     attention_class = tfl.RotaryAttention
-
-    def __init__(self, config, **options):
-        super().__init__(config, **options)
-        if self.hierarchical_position:
-            raise ConfigError(f"hierarchical_position is not possible for {config.family!r}: it has no position table.")
+    refuses = {"hierarchical_position": "it has no position table"}
 
     def embed_positions(self, x: Any, position_ids: Any) -> Any:
         layer = self.layer("Embedding-Rotary-Position", tfl.SinusoidalPosition, size=self.config.head_size)

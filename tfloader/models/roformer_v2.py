@@ -16,16 +16,12 @@ class RoFormerV2(RoFormer):
     """
 
     heads = tuple(head for head in RoFormer.heads if head.part == "mlm")
+    refuses = RoFormer.refuses | dict.fromkeys(("with_pool", "with_nsp", "layer_norm_cond"), "it has no weights")
     vocabulary_axes = {"Embedding-Token/embeddings": 0}
     bert4keras_habits = {name: habit for name, habit in RoFormer.bert4keras_habits.items() if name != "mlm_norm_eps"}
 
     def __init__(self, config, **options):
         super().__init__(config, **options)
-        lacking = [
-            name for name in ("with_pool", "with_nsp", "layer_norm_cond") if getattr(self, name) not in (None, False)
-        ]
-        if lacking:
-            raise ConfigError(f"{config.family!r} models have no {' and no '.join(lacking)}. Leave it out.")
         if self.with_mlm and config.embedding_size not in (None, config.hidden_size):
             raise ConfigError(
                 f"A {config.family!r} model with embedding_size {config.embedding_size} beside hidden_size "

@@ -6,6 +6,7 @@ from typing import Any
 
 from tfloader import layers as tfl
 from tfloader.models.encoder_decoder import EncoderDecoder
+from tfloader.naming.bert4keras import T5_PEGASUS
 
 
 class T5(EncoderDecoder):
@@ -19,6 +20,15 @@ class T5(EncoderDecoder):
         "hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act,
         "cross_position_bias": lambda _: True,
         "scale_logits": lambda _: True,
+    }
+    bert4keras_defaults = {"encoder": {"with_lm": True}}
+    aliases = {
+        f"{name}{suffix}": {"part": part} if part else {}
+        for name in ("t5", "t5.1.0", "t5.1.1", "mt5.1.1")
+        for suffix, part in (("", None), ("_encoder", "encoder"), ("_decoder", "decoder"))
+    } | {
+        # For a T5-PEGASUS with another vocabulary than the published one, by which that is recognised.
+        "t5_pegasus": {**T5_PEGASUS, "hidden_act": "gelu"}
     }
 
     def padding_bias(self, tokens: Any, mask: Any = None) -> Any:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from tfloader import layers as tfl
-from tfloader.config import APPLICATIONS, BERT4KERAS_NAMES, CONFIG_FIELDS, TransformerConfig
+from tfloader.config import APPLICATIONS, TransformerConfig
 from tfloader.errors import ConfigError, listing
 from tfloader.models.heads import Head
 from tfloader.models.vocabulary import VocabularyCut, is_whole
-from tfloader.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DTYPES = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "float64")
 
@@ -57,6 +58,12 @@ class Transformer:
     vocabulary_axes: Mapping[str, int] = {"Embedding-Token/embeddings": 0}
     # What bert4keras did differently: config field -> its value for ours.
     bert4keras_habits: Mapping[str, Callable[[Any], Any]] = {}
+    # bert4keras' further names of the family -> the options that go with each.
+    aliases: Mapping[str, Mapping[str, Any]] = {}
+    # Options, or config fields, that are not possible for the family -> why.
+    refuses: Mapping[str, str] = {}
+    # Application -> the options with which build_transformer_model gives probabilities, as bert4keras did.
+    bert4keras_defaults: Mapping[str, Mapping[str, Any]] = {}
     applications: Sequence[str] = APPLICATIONS
     attention_class: type[keras.layers.Layer] = tfl.MultiHeadAttention
     # Attributes under which `head` gives just the logits of the next token: what generation sets on its copy.
@@ -69,6 +76,15 @@ class Transformer:
     # positions (see `tfloader.layers.attention.Uncached`).
     form: Callable[[Any], Any] = staticmethod(lambda layer: layer)
     cache: Any = None
+
+    def __new__(cls, config: TransformerConfig | None = None, **options: Any) -> Self:
+        """Refuses, before anything is made, what is not possible for the family."""
+        given = {name: options.get(name, getattr(config, name, None)) for name in cls.refuses}
+        refused = [name for name, value in given.items() if value is not None and value is not False]
+        if refused:
+            reasons = listing(f"{name}: {cls.refuses[name]}" for name in refused)
+            raise ConfigError(f"{cls.__name__} models cannot have these options; leave them out:\n{reasons}")
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -331,31 +347,3 @@ def _policy(dtype: Any) -> Any:
     if name not in DTYPES:
         raise ConfigError(f"dtype={name!r} is not supported; there are {', '.join(DTYPES)}.")
     return keras.DTypePolicy(name)
-
-
-def split_options(family: type[Transformer], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sorts keyword arguments into config fields (by our or bert4keras' names) and the family's builder options.
-
-    Raises:
-        ConfigError: naming each argument that is neither, with the nearest one that exists.
-    """
-    known = {
-        name
-        for base in family.__mro__
-        if "__init__" in vars(base)
-        for name, parameter in inspect.signature(base.__init__).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    overrides, builder, problems = {}, {}, []
-    for name, value in options.items():
-        field = BERT4KERAS_NAMES.get(name, name)
-        if name in known:
-            builder[name] = value
-        elif field in CONFIG_FIELDS and field not in ("family", "extras"):
-            overrides[field] = value
-        else:
-            others = {*known, *CONFIG_FIELDS, *BERT4KERAS_NAMES} - {name}
-            problems.append(f"{name!r}{did_you_mean(name, sorted(others))}")
-    if problems:
-        raise ConfigError(f"{family.__name__} has no such option:\n{listing(problems)}")
-    return overrides, builder

@@ -12,7 +12,7 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.naming import google_bert
-from tfloader.naming.base import TENSORFLOW, Naming, Release, TextFormat, renamed
+from tfloader.naming.base import NOTHING_AROUND, TENSORFLOW, Naming, Release, renamed
 from tfloader.naming.dialect import Dialect, same
 from tfloader.naming.rows import TF
 
@@ -71,7 +71,7 @@ RELEASE = Release(
     dialects=(DIALECT,),
     writes="tensorflow",
     written_config="gpt_config.json",
-    text_format=TextFormat(None, None),
+    text_format=NOTHING_AROUND,
 )
 
 GPT2_RELEASE = replace(

@@ -21,6 +21,7 @@ from tfloader.naming.operations import Identity, LeadingOne, Repeated, Shape, Sp
 from tfloader.naming.rows import Blocks, Row, counts, renamed, row
 
 __all__ = [
+    "NOTHING_AROUND",
     "TENSORFLOW",
     "TF_OPTIMIZER_SLOTS",
     "Constant",
@@ -119,13 +120,16 @@ class TextFormat:
     Attributes:
         start, end: the roles of the first and the last token ("cls", "sep", "eos"), None for none.
         tokens: role -> token, where the tokenizer's files do not name them.
-        also: further model types whose tokenizers do the same.
+        also: further model types, and tokenizer classes, of which the same is true.
     """
 
     start: str | None = "cls"
     end: str | None = "sep"
     tokens: Mapping[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
+
+
+NOTHING_AROUND = TextFormat(None, None)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tfloader.naming import huggingface
-from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, TextFormat, row
+from tfloader.naming.base import NOTHING_AROUND, TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, row
 from tfloader.naming.dialect import Dialect, Key, revised
 from tfloader.naming.google_bert import GOOGLE_HARMLESS, SIZES
 from tfloader.naming.rows import ATTENTION, FEED_FORWARD, TF
@@ -62,6 +62,6 @@ RELEASE = Release(
     config_files=("*config*.json", "mega.json", "base.json", "large.json"),
     dialects=(DIALECT,),
     writes="tensorflow",
-    text_format=TextFormat(None, None),
+    text_format=NOTHING_AROUND,
 )
 HF_RELEASE = huggingface.folder_twin(RELEASE, {BLOCK: "newslm/layer/{layer}"}, HF_DIALECT)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.naming import huggingface
-from tfloader.naming.base import Duplicate, LeadingOne, Naming, Release, TextFormat, row
+from tfloader.naming.base import NOTHING_AROUND, Duplicate, LeadingOne, Naming, Release, row
 from tfloader.naming.dialect import Dialect, Key, same
 from tfloader.naming.rows import ATTENTION, CONV1D, FEED_FORWARD, QUERY_KEY_VALUE
 
@@ -82,7 +82,7 @@ RELEASE = Release(
     signature="transformer.wte.weight",
     naming=NAMING,
     dialects=(DIALECT,),
-    text_format=TextFormat(None, None),
+    text_format=NOTHING_AROUND,
     architectures={None: "GPT2LMHeadModel"},
     **huggingface.FOLDER,
 )

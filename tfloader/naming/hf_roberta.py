@@ -72,7 +72,8 @@ RELEASE = Release(
             "unk": "<unk>",
             "pad": "<pad>",
             "mask": "<mask>",
-        }
+        },
+        also=("RobertaTokenizer",),
     ),
     architectures={"mlm": "RobertaForMaskedLM", None: "RobertaModel"},
     body="roberta.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
-from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, TextFormat, row
+from tfloader.naming.base import NOTHING_AROUND, TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, row
 from tfloader.naming.dialect import Dialect, Key
 from tfloader.naming.rows import ATTENTION, FEED_FORWARD, OPENAI, QUERY_KEY_VALUE
 
@@ -78,5 +78,5 @@ RELEASE = Release(
     writes="tensorflow",
     written_config="hparams.json",
     tokenizer_files={"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"},
-    text_format=TextFormat(None, None),
+    text_format=NOTHING_AROUND,
 )

@@ -23,7 +23,7 @@ from tfloader.naming import (
     roformer_v2,
     t5_mesh,
 )
-from tfloader.naming.base import Release
+from tfloader.naming.base import Release, TextFormat
 
 RELEASES: list[Release] = [
     google_bert.RELEASE,
@@ -63,3 +63,19 @@ RELEASES: list[Release] = [
 def register_release(release: Release) -> None:
     """Adds a release, so that `load` recognises it and `save` can write it; the same name replaces the old one."""
     RELEASES[:] = [known for known in RELEASES if known.name != release.name] + [release]
+
+
+def text_format(name: str | None) -> TextFormat:
+    """Which tokens stand around the texts of a family, model type or tokenizer class; the usual ones if unknown."""
+    if name is not None:
+        for release in RELEASES:
+            types = (dialect.constants.get("model_type") for dialect in release.dialects)
+            if name in (release.family, *release.model_types, *release.text_format.also, *types):
+                return release.text_format
+    return TextFormat()
+
+
+def expresses(family: str, field: str) -> bool:
+    """Whether a config file of a family can say a config field."""
+    dialects = (dialect for release in RELEASES if release.family == family for dialect in release.dialects)
+    return any(key.ours == field for dialect in dialects for key in dialect.keys)

@@ -14,11 +14,10 @@ from tfloader.checkpoints import write_safetensors, write_tensorflow
 from tfloader.checkpoints.writing import Item
 from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, ConfigError, TfloaderError, listing
-from tfloader.files import write_json
+from tfloader.files import TOKENIZER_FILES, write_json
 from tfloader.naming import RELEASES, load_config
 from tfloader.naming.base import Release
 from tfloader.staging import Replaces
-from tfloader.tokenizers.storage import TOKENIZER_FILES
 
 GENERATION = "generation_config.json"
 SAFETENSORS = r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"

@@ -13,6 +13,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import CheckpointError, SegmentationError, TokenizerError, listing
 from tfloader.files import read_json
+from tfloader.naming.base import NOTHING_AROUND, TextFormat
+from tfloader.naming.detecting import detect_release
+from tfloader.naming.releases import text_format
 from tfloader.staging import finish
 from tfloader.tokenizers.base import BaseTokenizer
 from tfloader.tokenizers.bytepair import END_OF_TEXT, BytePairTokenizer
@@ -33,8 +36,6 @@ from tfloader.tokenizers.settings import (
 from tfloader.tokenizers.vocabulary import load_vocab
 from tfloader.tokenizers.wordpiece import Tokenizer
 
-T5_FAMILIES = {"t5", "mt5", "umt5", "longt5"}
-GPT_FAMILIES = {"gpt", "openai-gpt", "gpt2", "gpt2_ml"}
 ACCEPTED = (
     "vocab.txt or another *vocab*.txt (WordPiece)",
     "encoder.json with vocab.bpe, or vocab.json with merges.txt (byte-level BPE)",
@@ -89,8 +90,6 @@ def load_tokenizer(
 
 def _family_of_checkpoint(folder: str) -> str | None:
     """The family by the names in a TensorFlow checkpoint: GPT2_ML's config file does not say it."""
-    from tfloader.naming import detect_release  # needs nothing heavy, but tokenizers alone do not need it
-
     try:
         with open_checkpoint(folder) as checkpoint:
             return detect_release(checkpoint).family
@@ -192,10 +191,12 @@ def _wordpiece(
         )
     lower = flag(config, "do_lower_case", beside.get("lowercase"))
     around = special(config, "cls", "[CLS]"), special(config, "sep", "[SEP]")
+    if text_format(family) == NOTHING_AROUND:
+        around = None, None
     tokenizer = Tokenizer(
         vocab,
         not _is_cased(vocab) if lower is None else lower,
-        *((None, None) if family in GPT_FAMILIES else around),
+        *around,
         token_unk=special(config, "unk", "[UNK]") or "[UNK]",
         token_pad=special(config, "pad", "[PAD]") or "[PAD]",
         token_mask=special(config, "mask", "[MASK]") or "[MASK]",
@@ -234,15 +235,16 @@ def _is_cased(vocab: Mapping[str, int]) -> bool:
 def _bytepair(vocab: str, merges: str, config: Settings, family: str | None) -> BytePairTokenizer:
     check(config, vocab, (), CLASSES[_bytepair])
     known = read_json(vocab, TokenizerError)
-    roberta = family == "roberta" or class_name(config) == "RobertaTokenizer"
-    tokens = ROBERTA_TOKENS if roberta else {"bos": END_OF_TEXT, "eos": END_OF_TEXT}
+    formats = (text_format(family), text_format(class_name(config)))
+    own = next((item for item in formats if item.tokens), TextFormat(None, None))
+    tokens = own.tokens or {"bos": END_OF_TEXT, "eos": END_OF_TEXT}
     tokens = {role: token for role, token in tokens.items() if token in known and f"{role}_token" not in config}
     tokens |= specials(config)
     return BytePairTokenizer(
         vocab,
         merges,
-        token_start=tokens.get("cls", "<s>") if roberta else None,
-        token_end=tokens.get("sep", "</s>") if roberta else None,
+        token_start=None if own.start is None else tokens.get(own.start, own.tokens[own.start]),
+        token_end=None if own.end is None else tokens.get(own.end, own.tokens[own.end]),
         tokens=tokens,
         special_tokens=not flag(config, "split_special_tokens", True),
     )
@@ -252,7 +254,7 @@ def _sentencepiece(path: str, config: Settings, family: str | None) -> SpTokeniz
     check(config, path, {"extra_ids", "token_start", "token_end"}, CLASSES[_sentencepiece])
     plain = SpTokenizer(path, token_end=None)
     ours = class_name(config) == "SpTokenizer"
-    if not ours and (not plain.has_t5_layout or family not in {None, *T5_FAMILIES}):
+    if not ours and (not plain.has_t5_layout or (family is not None and text_format(family).end != "eos")):
         raise TokenizerError(
             f"{path}: a SentencePiece model for {family or 'an unknown family'} does not say which tokens "
             "stand around a text, nor how the text is prepared; only T5's way is known here. Say it yourself "
@@ -296,15 +298,6 @@ def _json(path: str, config: Settings, family: str | None) -> JsonTokenizer:
 
 
 WORD_MAXLEN = "max_input_chars_per_word"
-ROBERTA_TOKENS = {
-    "bos": "<s>",
-    "eos": "</s>",
-    "cls": "<s>",
-    "sep": "</s>",
-    "unk": "<unk>",
-    "pad": "<pad>",
-    "mask": "<mask>",
-}
 CLASSES: dict[Callable, set[str]] = {
     _wordpiece: {
         "BertTokenizer",

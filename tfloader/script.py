@@ -18,12 +18,12 @@ def main(group: str, about: str, argv: Sequence[str] | None = None) -> int:
         about: its docstring.
         argv: the command line. What is not known here goes to `tfloader convert`.
     """
-    vocabularies = {"mt5": "mt5-chinese-vocabulary"}
-    names = [name for name, row in CATALOGUE.items() if row.group == group and name not in vocabularies.values()]
+    rows = {name: row for name, row in CATALOGUE.items() if row.group == group}
+    cuts = {name: row.cut for name, row in rows.items() if row.cut}
     parser = argparse.ArgumentParser(
         f"{group}.py", description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", metavar="NAME", choices=names, help="the release")
+    parser.add_argument("name", metavar="NAME", choices=[name for name in rows if name not in cuts], help="the release")
     parser.add_argument("target", metavar="DST", help="the folder to be made")
     parser.add_argument("--source", metavar="FOLDER", help="where the download is, or is to go (default: NAME)")
     parser.add_argument("--mirror", metavar="ADDRESS", help="of the hub, as for `tfloader download`")
@@ -31,18 +31,19 @@ def main(group: str, about: str, argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow-pickle", action="store_true", help="take pytorch_model.bin where there is nothing else"
     )
-    if group in vocabularies:
-        parser.add_argument("--chinese", action="store_true", help="keep only the tokens of the Chinese vocabulary")
+    parser.set_defaults(cut=None)
+    for name, cut in cuts.items():
+        parser.add_argument(cut.option, dest="cut", action="store_const", const=name, help=cut.help)
     parser.epilog = "All other options are those of `tfloader convert`, such as --to tensorflow or --dtype float16."
     options, rest = parser.parse_known_args(argv)
 
     settings = [f"--mirror={options.mirror}"] if options.mirror else []
     settings += [f"--{name.replace('_', '-')}" for name in ("offline", "allow_pickle") if getattr(options, name)]
     wanted = {options.name: options.source or options.name}
-    if getattr(options, "chinese", False):
+    if options.cut:
         vocabulary = f"{wanted[options.name]}-vocabulary"
-        wanted[vocabularies[group]] = vocabulary
-        keep = os.path.join(vocabulary, "sentencepiece_cn_keep_tokens.json")
+        wanted[options.cut] = vocabulary
+        keep = os.path.join(vocabulary, cuts[options.cut].keep_tokens)
         rest = [f"--keep-tokens={keep}", f"--tokenizer={vocabulary}", *rest]
     for name, folder in wanted.items():
         status = cli.main(["download", name, "--output", folder, *settings])
