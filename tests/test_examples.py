@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tfloader
@@ -307,7 +307,6 @@ def test_data_that_titles_cannot_be_learned_from_is_refused(content, arguments, 
 # ---- fill_spans
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=4, max_size=80), st.integers(0, 2**32))
 def test_gaps_and_their_answers_make_the_text_again(text, seed):
     sentinels = list(range(1000, 1100))

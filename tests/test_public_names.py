@@ -36,13 +36,6 @@ def test_a_name_that_does_not_exist_is_an_error_that_shows_the_nearest():
     assert "Did you mean: 'load_config'?" in subprocess.run(code, capture_output=True, text=True).stderr
 
 
-def test_a_built_package_has_the_stub_and_the_mark_that_it_is_typed(tmp_path):
-    build = ["setup.py", "-q", "egg_info", "--egg-base", tmp_path, "build", "--build-base", tmp_path]
-    subprocess.run([sys.executable, *map(str, build)], cwd=ROOT, check=True, capture_output=True)
-    assert (tmp_path / "lib/tfloader/py.typed").exists()
-    assert (tmp_path / "lib/tfloader/__init__.pyi").read_bytes() == (ROOT / "tfloader/__init__.pyi").read_bytes()
-
-
 PACKAGES = sorted(path for path in (ROOT / "tfloader").rglob("__init__.py") if path.parent != ROOT / "tfloader")
 
 

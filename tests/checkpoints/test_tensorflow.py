@@ -319,7 +319,7 @@ def test_mutated_indexes_are_refused_or_right(craft, tmp_path, resealed):
     assert read > 10 if resealed else True
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes_as_an_index(craft, data):
     with tempfile.TemporaryDirectory() as folder:

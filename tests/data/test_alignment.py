@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tokenizers.tokenizer_data import DATA
@@ -64,7 +64,6 @@ def test_wordpieces_are_those_of_the_words_alone(tokenizers, name, words):
     assert align_words(tokenizers[name], words) == one_by_one(tokenizers[name], words)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4), min_size=1, max_size=5))
 def test_wordpieces_of_any_words_are_those_of_the_words_alone(uncased, words):
     assert align_words(uncased, words) == one_by_one(uncased, words)

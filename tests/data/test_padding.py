@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfloader import DataError, sequence_padding
@@ -21,7 +21,6 @@ def padded_by_hand(sequences, length, value, mode):
     return rows
 
 
-@settings(deadline=None)
 @given(SEQUENCES, st.none() | st.integers(0, 12), st.integers(-5, 5), st.sampled_from(["post", "pre"]))
 def test_padding_is_what_one_would_do_by_hand(sequences, length, value, mode):
     found = sequence_padding(sequences, length, value, mode=mode)

@@ -45,7 +45,7 @@ def test_csv_follows_rfc_4180(write):
     assert read_csv(write("a;b\n1;2"), delimiter=";") == [{"a": "1", "b": "2"}]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.lists(st.text(max_size=5), min_size=2, max_size=2), min_size=1, max_size=4))
 def test_csv_reads_back_what_python_wrote(tmp_path, rows):
     path = tmp_path / "any.csv"

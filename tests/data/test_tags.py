@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfloader.data.scores import Score, score_spans
@@ -26,7 +26,6 @@ def sentences(draw):
     return at + draw(st.integers(0, 2)), spans
 
 
-@settings(deadline=None)
 @given(sentences(), schemes)
 def test_spans_become_tags_and_spans_again(sentence, scheme):
     length, spans = sentence
@@ -67,7 +66,6 @@ def ends(before, tag):
     return last in "ES" or (last in "BI" and letter in "BSO") or (last != "O" and label != last_label)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("OBIES"), st.sampled_from(["x", "y"])), max_size=9))
 def test_broken_tags_are_read_as_conlleval_does(pairs):
     pairs = [("O", "") if letter == "O" else (letter, label) for letter, label in pairs]

@@ -203,7 +203,7 @@ answers = st.builds(
 
 
 @given(st.lists(answers, max_size=8), st.sampled_from((None, 0, 1)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_comes_in_whatever_pieces_the_file_is_one_version_as_a_whole(pages, published):
     """The server changes its mind between two files of one size, breaks off, and repeats what it was not asked for."""
     server, pauses = Site(), []

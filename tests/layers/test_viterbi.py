@@ -46,7 +46,7 @@ def subset(tags):
     return st.none() | st.lists(st.integers(0, tags - 1), min_size=1, unique=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_mask_and_constraints_give_the_first_of_the_best_allowed_paths(data):
     """Integer scores: most lattices have ties."""

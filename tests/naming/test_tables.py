@@ -51,7 +51,7 @@ def operations():
 
 @pytest.mark.parametrize("op", operations(), ids=repr)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_operation_and_its_inverse_change_nothing(op, data):
     shapes = data.draw(variables_for(op))
     arrays = [np.random.default_rng(index).normal(size=shape) for index, shape in enumerate(shapes)]

@@ -250,7 +250,7 @@ EXPRESSIBLE = {
 
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_written_config_is_read_back_unchanged(name, data):
     dialect, family, fixed, strategies = EXPRESSIBLE[name]
     fields = fixed | data.draw(widths) | data.draw(st.fixed_dictionaries(strategies))

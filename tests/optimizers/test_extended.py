@@ -87,7 +87,7 @@ def test_each_pair_does_what_both_formulas_say(pair):
     check("tfloader_adam", pair)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.sets(st.sampled_from([name for name in PARTS if name != "clipnorm"]), min_size=3), st.sampled_from([*RULES]))
 def test_any_number_of_parts_does_what_all_formulas_say(names, rule):
     check(rule, tuple(sorted(names)))

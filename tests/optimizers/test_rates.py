@@ -18,7 +18,7 @@ from tfloader.errors import TrainingError
 POINTS = st.dictionaries(st.integers(0, 10**6), st.floats(0, 8, width=32), min_size=1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(POINTS, st.integers(0, 2 * 10**6))
 def test_a_schedule_is_linear_between_its_points_and_starts_at_zero(points, step):
     points_and_start = {0: 0.0, **points}

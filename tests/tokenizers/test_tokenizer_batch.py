@@ -30,7 +30,7 @@ TEXTS = st.lists(st.text("ab天 ,!的x\u0301", max_size=12), max_size=6)
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(TEXTS, st.integers(4, 14), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_equal_single_encodings(tokenizers, kind, texts, length, pairs):
     tokenizer = tokenizers[kind]
     second = texts[::-1] if pairs else [None] * len(texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfloader.errors import TokenizerError
@@ -75,7 +75,6 @@ def test_missing_and_oversized_files_are_refused(tmp_path, monkeypatch):
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), min_size=1), min_size=1, unique=True))
-@settings(deadline=None)
 def test_saved_vocabularies_load_equal(tmp_path_factory, tokens):
     path = tmp_path_factory.mktemp("vocab") / "v.txt"
     tokens[0] = tokens[0].removeprefix("\ufeff") or "a"

@@ -14,7 +14,7 @@ from tests.tokenizers.tokenizer_data import ggml, golden
 from tfloader.errors import TokenizerError
 from tfloader.tokenizers import Tokenizer, load_vocab
 
-MORE = settings(max_examples=400, deadline=None)
+MORE = settings(max_examples=400)
 
 # Unassigned characters are left out: they may be assigned already in the Rust library's newer tables.
 ANY = st.characters(exclude_categories=("Cs", "Cn"))
@@ -184,7 +184,6 @@ def test_special_tokens_in_a_text_are_text_unless_asked(data):
 
 
 @given(st.lists(st.sampled_from(["[MASK]", "[SEP]", "囧", "Йж", "a'", "ΑΣ", " ", "de", "[UNK"]), max_size=12))
-@settings(deadline=None)
 def test_unknown_words_keep_their_name_beside_whole_special_tokens(data, parts):
     tokenizer = Tokenizer(
         {"[UNK]": 0, "[MASK]": 1, "[SEP]": 2, "a": 3, "囧": 4}, False, None, None, special_tokens=True

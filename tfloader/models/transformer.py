@@ -15,7 +15,7 @@ from tfloader.models.heads import Head
 from tfloader.models.vocabulary import VocabularyCut, is_whole
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 DTYPES = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "float64")
 
