@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers of a model at every depth, each once: those in composite layers and in models within it too."""
     import keras
 
-    def below(layer: Any) -> Iterator[Any]:
+    def below(layer: Any) -> None:
         held = layer.layers if isinstance(layer, keras.Model) else keras.tree.flatten(list(vars(layer).values()))
         for item in held:
             if isinstance(item, keras.layers.Layer) and id(item) not in found:

@@ -8,7 +8,7 @@ from keras import ops
 from tfloader.layers import chain
 from tfloader.layers.tagging import TaggingLayer
 from tfloader.layers.viterbi import viterbi_decode
-from tfloader.losses.common import wide
+from tfloader.losses.common import as_float32
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -39,7 +39,7 @@ class ConditionalRandomField(TaggingLayer):
         """[batch]: -log p(labels) of each sequence."""
         tags, fault = self.tag_ids(labels, emissions)
         packing = chain.Packing(chain.real_positions(emissions))
-        emissions = packing.pack(wide(emissions))
+        emissions = packing.pack(as_float32(emissions))
         transitions = ops.cast(self.transitions, emissions.dtype)
         losses = chain.negative_log_likelihood(emissions, transitions, packing.pack(tags), packing.lengths)
         return losses + ops.cast(fault, losses.dtype)

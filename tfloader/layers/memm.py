@@ -12,7 +12,7 @@ from tfloader.errors import ConfigError
 from tfloader.layers import chain
 from tfloader.layers.tagging import TaggingLayer
 from tfloader.layers.viterbi import viterbi_decode
-from tfloader.losses.common import wide
+from tfloader.losses.common import as_float32
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -86,12 +86,12 @@ class MaximumEntropyMarkovModel(TaggingLayer):
     def _teacher_forced(self, labels, emissions):
         tags, fault = self.tag_ids(labels, emissions)
         packing = chain.Packing(chain.real_positions(emissions))
-        emissions, tags = packing.pack(wide(emissions)), packing.pack(tags)
+        emissions, tags = packing.pack(as_float32(emissions)), packing.pack(tags)
         return tags, packing, list(self.conditionals(emissions, tags, packing.lengths)), fault
 
     def decode(self, emissions):
         packing = chain.Packing(chain.real_positions(emissions))
-        emissions, transitions = self.as_chain(packing.pack(wide(emissions)), packing.lengths)
+        emissions, transitions = self.as_chain(packing.pack(as_float32(emissions)), packing.lengths)
         tags, _ = viterbi_decode(emissions, transitions, packing.present)
         return packing.unpack(tags)
 

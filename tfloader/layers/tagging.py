@@ -14,7 +14,7 @@ from keras import ops
 
 from tfloader.errors import ConfigError
 from tfloader.layers import chain
-from tfloader.losses.common import require, wide
+from tfloader.losses.common import as_float32, require
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -154,7 +154,7 @@ class TaggingLayer(keras.layers.Layer):
             )
 
     def call(self, emissions, mask=None):
-        emissions = wide(emissions)
+        emissions = as_float32(emissions)
         return emissions if mask is None else chain.mark_padding(emissions, mask)
 
     def compute_mask(self, emissions, mask=None):
@@ -172,7 +172,7 @@ class TaggingLayer(keras.layers.Layer):
 
     def multiplied(self, weight: keras.Variable):
         """lr_multiplier * weight, whose gradient reaches the weight as if the factor were 1."""
-        weight = wide(weight)
+        weight = as_float32(weight)
         return weight + ops.stop_gradient((self.lr_multiplier - 1) * weight)
 
     # ---- loss and metrics

@@ -11,7 +11,7 @@ from keras import ops
 from tfloader.errors import ConfigError, listing
 from tfloader.layers import chain
 from tfloader.layers.masking import is_masked
-from tfloader.losses.common import wide
+from tfloader.losses.common import as_float32
 
 
 def viterbi_decode(emissions, transitions, mask=None, starts=None, ends=None, forbidden=None):
@@ -34,7 +34,7 @@ def viterbi_decode(emissions, transitions, mask=None, starts=None, ends=None, fo
     Raises:
         ConfigError: shapes or tag ids do not fit together.
     """
-    emissions, transitions = wide(emissions), wide(transitions)
+    emissions, transitions = as_float32(emissions), as_float32(transitions)
     start, end, follow = constraint_scores(emissions.shape, transitions.shape, starts, ends, forbidden)
     if mask is not None:
         emissions = chain.mark_padding(emissions, mask)

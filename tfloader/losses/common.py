@@ -27,7 +27,7 @@ class FunctionLoss(keras.losses.Loss):
         return {**super().get_config(), **self.options}
 
 
-def wide(x: Any) -> Any:
+def as_float32(x: Any) -> Any:
     """As float32; float64 stays."""
     x = ops.convert_to_tensor(x)
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")

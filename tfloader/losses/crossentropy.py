@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfloader.losses.common import LOWEST, FunctionLoss, sparse_labels, wide
+from tfloader.losses.common import LOWEST, FunctionLoss, as_float32, sparse_labels
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -26,7 +26,7 @@ def smoothed_sparse_categorical_crossentropy(
         ignore_class: rows with this label (say -100) have loss 0. They still count in the mean that Keras takes.
             Padding that should not count has a mask, or sample weight 0 and reduction "mean_with_sample_weight".
     """
-    logits = wide(y_pred)
+    logits = as_float32(y_pred)
     labels = sparse_labels(y_true, logits, ignore_class)
     real = logits > LOWEST
     logits = ops.where(real, logits, LOWEST)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tfloader.errors import LossError
-from tfloader.losses.common import wide
+from tfloader.losses.common import as_float32
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -52,7 +52,7 @@ class Loss(keras.layers.Layer):
         raise NotImplementedError("Define compute_loss(self, inputs, mask) in your subclass.")
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        return self.add_and_pass_on(self.compute_loss(widened(inputs), mask), inputs)
+        return self.add_and_pass_on(self.compute_loss(floats_as_float32(inputs), mask), inputs)
 
     def add_and_pass_on(self, loss: Any, inputs: Any) -> Any:
         loss = ops.mean(loss)
@@ -84,6 +84,6 @@ class Loss(keras.layers.Layer):
         return {**super().get_config(), "output_axis": self.output_axis, "metric_names": self.metric_names}
 
 
-def widened(inputs: Any) -> Any:
+def floats_as_float32(inputs: Any) -> Any:
     """Floating tensors as float32, the others as they are."""
-    return keras.tree.map_structure(lambda x: wide(x) if keras.backend.is_float_dtype(x.dtype) else x, inputs)
+    return keras.tree.map_structure(lambda x: as_float32(x) if keras.backend.is_float_dtype(x.dtype) else x, inputs)

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfloader.losses.common import FunctionLoss, sparse_labels, wide
+from tfloader.losses.common import FunctionLoss, as_float32, sparse_labels
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -59,7 +59,7 @@ def margin_softmax(
         y_pred: cosines [..., classes], such as CosineDense gives.
         scale: what cosines are multiplied by.
     """
-    cosines = wide(y_pred)
+    cosines = as_float32(y_pred)
     labels = sparse_labels(y_true, cosines)[..., None]
     right = ops.take_along_axis(cosines, labels, axis=-1)
     if angular_margin:

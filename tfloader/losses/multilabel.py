@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfloader.losses.common import LOWEST, FunctionLoss, checked_labels, log_sum_exp_with_one, wide
+from tfloader.losses.common import LOWEST, FunctionLoss, as_float32, checked_labels, log_sum_exp_with_one
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -25,7 +25,7 @@ def multilabel_categorical_crossentropy(y_true: Any, y_pred: Any, axis: int | Se
         y_pred: scores without activation; those of -1e30 or less (-inf included) are masked and count nowhere.
         axis: where the classes are: -1, or (-2, -1) for the scores [..., start, end] of a GlobalPointer.
     """
-    scores = wide(y_pred)
+    scores = as_float32(y_pred)
     labels = ops.cast(y_true, scores.dtype)
     real = scores > LOWEST
     axis = axis if isinstance(axis, int) else tuple(axis)
@@ -49,7 +49,7 @@ def sparse_multilabel_categorical_crossentropy(y_true: Any, y_pred: Any, mask_ze
     """
     y_true = ops.convert_to_tensor(y_true)
     rows, labels = ops.shape(y_true)[:-1], ops.shape(y_true)[-1]
-    scores = ops.reshape(wide(y_pred), (math.prod(rows), -1))
+    scores = ops.reshape(as_float32(y_pred), (math.prod(rows), -1))
     count, classes = ops.shape(scores)
     ids = checked_labels(ops.reshape(y_true, (count, labels)), classes)
     where = ops.stack([ops.broadcast_to(ops.arange(count)[:, None], ops.shape(ids)), ids], axis=-1)

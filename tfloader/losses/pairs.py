@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from tfloader.errors import LossError
-from tfloader.losses.common import LOWEST, FunctionLoss, log_sum_exp_with_one, require, wide
+from tfloader.losses.common import LOWEST, FunctionLoss, as_float32, log_sum_exp_with_one, require
 
 
 def halves(x: Any) -> tuple[Any, Any]:
@@ -44,8 +44,8 @@ def cosent(y_true: Any, y_pred: Any, scale: float = 20.0) -> Any:
         y_pred: sentence vectors [2n, size], two and two a pair; or the cosines of n pairs, [n] or [n, 1].
         scale: 1 / temperature.
     """
-    vectors = wide(y_pred)
-    labels = ops.reshape(wide(y_true), (-1,))
+    vectors = as_float32(y_pred)
+    labels = ops.reshape(as_float32(y_true), (-1,))
     if len(vectors.shape) == 1 or vectors.shape[-1] == 1:
         cosines = ops.reshape(vectors, (-1,))
     else:
@@ -68,7 +68,7 @@ def simcse(y_true: Any, y_pred: Any, temperature: float = 0.05) -> Any:
             sentences that mean the same.
         temperature: divides the cosines.
     """
-    vectors = ops.normalize(wide(y_pred), axis=-1)
+    vectors = ops.normalize(as_float32(y_pred), axis=-1)
     first, second = halves(vectors)
     similar = ops.matmul(vectors, ops.transpose(vectors)) / temperature
     row = ops.arange(ops.shape(vectors)[0])
@@ -80,7 +80,7 @@ def simcse(y_true: Any, y_pred: Any, temperature: float = 0.05) -> Any:
 @keras.saving.register_keras_serializable("tfloader")
 def symmetric_divergence(y_pred: Any) -> Any:
     """KL(p, q) + KL(q, p) of the softmax of rows 2i and 2i + 1: scores [2n, ..., classes] -> [2n, ...], twice each."""
-    scores = ops.maximum(wide(y_pred), LOWEST)
+    scores = ops.maximum(as_float32(y_pred), LOWEST)
     first, second = halves(ops.log_softmax(scores, axis=-1))
     total = ops.sum((ops.exp(first) - ops.exp(second)) * (first - second), axis=-1)
     return interleave(total, total)

@@ -16,7 +16,7 @@ from keras import ops
 
 from tfloader.errors import LossError
 from tfloader.losses.common import LOWEST, checked_labels
-from tfloader.losses.layer import Loss, widened
+from tfloader.losses.layer import Loss, floats_as_float32
 
 
 def log_uniform(num_classes: int) -> np.ndarray:
@@ -101,7 +101,7 @@ class SampledSoftmax(Loss):
             self.bias = self.add_weight(name="bias", shape=(self.num_classes,), initializer="zeros")
 
     def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
-        hidden, labels = widened(inputs)
+        hidden, labels = floats_as_float32(inputs)
         labels = checked_labels(labels, self.num_classes)
         loss = self.sampled_loss(hidden, labels, self.draw()) if training else self.full_loss(hidden, labels)
         if mask is not None and mask[0] is not None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfloader.errors import TrainingError
 from tfloader.selection import layer_named
-from tfloader.training.step import Batch, ReplacedStep, add, check_number, unit, whole
+from tfloader.training.step import Batch, ReplacedStep, add, check_number, summed_over_replicas, unit
 from tfloader.training.virtual_adversarial import VAT
 
 
@@ -40,8 +40,8 @@ class Attack:
         slope, total = batch.at_weights(first, penalties)
         offset = 0.0
         for share in later:
-            offset = self._onto_ball(offset + self.step_size * unit(whole(slope)))
-            slope, gradients = batch.beside(offset, share)
+            offset = self._onto_ball(offset + self.step_size * unit(summed_over_replicas(slope)))
+            slope, gradients = batch.at_offset(offset, share)
             total = [add(*pair) for pair in zip(total, gradients, strict=True)]
         return total
 
@@ -113,7 +113,9 @@ class GradientPenalty:
         """A term whose gradient is that of the penalty."""
         if not self.per_occurrence:
             # The product with the constant g has the gradient of |g|^2 / 2, and sums up over replicas.
-            return self.weight * tf.reduce_sum(tf.stop_gradient(whole(slope)) * tf.convert_to_tensor(slope))
+            return self.weight * tf.reduce_sum(
+                tf.stop_gradient(summed_over_replicas(slope)) * tf.convert_to_tensor(slope)
+            )
         if not isinstance(slope, tf.IndexedSlices):
             raise TrainingError(
                 "GradientPenalty(per_occurrence=True) needs the gradient of each token, but this table is also used "

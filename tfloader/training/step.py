@@ -1,7 +1,7 @@
 """A model's training step, replaced: Keras' own but for where its gradients come from.
 
-A `Batch` takes the loss and its gradients at the weights, and again at another value of one variable. That value is
-shown to the layers by `keras.StatelessScope` and never written, so there is nothing to restore.
+A `Batch` computes the loss and its gradients at the weights, and again with an offset added to one variable. The moved
+value is shown to the layers by `keras.StatelessScope` and never assigned, so there is nothing to restore.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ReplacedStep:
 
     Args:
         model: a Keras model with Keras' own train_step.
-        variable: the `keras.Variable` beside whose value gradients are wanted.
+        variable: the `keras.Variable` to which offsets are added.
         gradients: `gradients(batch)` -> a gradient or None for each of `batch.weights`, times `batch.scale`.
 
     Raises:
@@ -77,14 +77,14 @@ class ReplacedStep:
 
 
 class Batch:
-    """One batch, and the loss on it at the weights and beside them. Under tf.distribute: one replica's part.
+    """One batch, and its loss at the weights and with one variable moved. Under tf.distribute: one replica's part.
 
     The first pass, at the weights, is Keras' own: it counts loss and metrics, and moves what layers store (averages,
     the state of random numbers). Every later pass starts from what was stored before the first, so that it has the same
     dropout masks, and stores nothing.
 
     Attributes:
-        model, variable: whose step it is, and beside which of its variables it goes.
+        model, variable: whose step it is, and which of its variables is moved.
         x, y, sample_weight: the data.
         weights: the model's trainable variables.
         y_pred: the outputs of the first pass.
@@ -109,7 +109,7 @@ class Batch:
             penalties: functions from the slope to a further term of the loss.
 
         Returns:
-            The slope, which is the loss's gradient with respect to the variable (a tensor or IndexedSlices), and the
+            The slope, that is the loss's gradient with respect to the variable (a tensor or IndexedSlices), and the
             gradients with respect to the weights, which carry the optimizer's loss scale.
         """
         value, weights = self.variable.value, _values(self.weights)
@@ -123,7 +123,7 @@ class Batch:
             total = share * loss + tf.add_n([tf.cast(penalty(slope), loss.dtype) for penalty in penalties])
         return slope, outer.gradient(total, weights, self._seed(total))
 
-    def beside(
+    def at_offset(
         self, offset: Any, share: float = 1.0, loss: Callable[[Any], Any] | None = None
     ) -> tuple[Any, list[Any]]:
         """A later pass, with the variable at its value + offset: `loss(that value)`, or else the model's loss.
@@ -203,7 +203,7 @@ def add(first: Any, second: Any) -> Any:
     return tf.convert_to_tensor(first) + tf.convert_to_tensor(second)
 
 
-def whole(slope: Any) -> Any:
+def summed_over_replicas(slope: Any) -> Any:
     """A slope summed over all replicas, dense, in float32 or better."""
     slope = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, slope)
     return tf.cast(tf.convert_to_tensor(slope), keras.backend.result_type(slope.dtype.name, "float32"))

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfloader.errors import TrainingError
-from tfloader.training.step import Batch, check_number, unit, whole
+from tfloader.training.step import Batch, check_number, summed_over_replicas, unit
 
 
 class VAT:
@@ -75,9 +75,9 @@ class VAT:
         step = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(batch.model.optimizer.iterations.value, tf.int64)])
         direction = unit(tf.random.stateless_normal(batch.variable.shape, step))
         for _ in range(self.iterations):
-            slope, _ = batch.beside(self.xi * direction, 0.0, divergence)
-            direction = unit(whole(slope))
-        return batch.beside(self.epsilon * direction, self.weight, divergence)[1]
+            slope, _ = batch.at_offset(self.xi * direction, 0.0, divergence)
+            direction = unit(summed_over_replicas(slope))
+        return batch.at_offset(self.epsilon * direction, self.weight, divergence)[1]
 
 
 class Divergence(keras.losses.Loss):
