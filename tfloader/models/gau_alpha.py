@@ -25,7 +25,7 @@ class GAUAlpha(RoFormerV2):
         """None: the unit counts the keys that it sees, and takes Keras' mask."""
 
     def embed_positions(self, x: Any, position_ids: Any) -> Any:
-        return x  # the unit turns by position itself
+        return x  # the unit rotates its queries and keys itself
 
     def block(self, x: Any, index: int) -> Any:
         name = f"Transformer-{index}-GatedAttentionUnit"

@@ -9,7 +9,7 @@ from tfloader.models.bert import BERT
 
 
 class RoFormer(BERT):
-    """BERT whose queries and keys are turned by their positions, in place of a position table; BERT's options.
+    """BERT whose queries and keys are rotated by their positions (RoPE), in place of a position table; BERT's options.
 
     Nothing limits the length of a text but the training; generation stops at `max_position_embeddings`.
     """
