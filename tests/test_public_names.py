@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,29 @@ def test_a_package_s_init_only_hands_names_on(path):
         assert ast.unparse(names).startswith("__all__ = ")
         handed_on = {name.asname or name.name for statement in imports for name in statement.names} - {"annotations"}
         assert set(ast.literal_eval(names.value)) == handed_on
+
+
+def public_functions():
+    """The public functions, and the public methods of the public classes, that tfloader defines."""
+    for name in PUBLIC:
+        item = getattr(tfloader, name)
+        if inspect.isclass(item):
+            for attribute, value in vars(item).items():
+                function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+                is_public = not attribute.startswith("_") or attribute in ("__init__", "__call__")
+                if is_public and inspect.isfunction(function) and function.__qualname__.endswith(f".{attribute}"):
+                    yield f"{name}.{attribute}", function
+        elif inspect.isfunction(item):
+            yield name, item
+
+
+def test_public_functions_are_typed():
+    untyped = []
+    for name, function in public_functions():
+        signature = inspect.signature(function)
+        if signature.return_annotation is signature.empty:
+            untyped.append(f"{name}: what it returns")
+        for parameter in signature.parameters.values():
+            if parameter.annotation is parameter.empty and parameter.name not in ("self", "cls"):
+                untyped.append(f"{name}: {parameter.name}")
+    assert untyped == []

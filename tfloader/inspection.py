@@ -19,7 +19,7 @@ from tfloader.checkpoints.base import show
 from tfloader.checks import Check, Skipped, outcome, outputs_on_random_ids
 from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, SegmentationError, TfloaderError, TokenizerError, WeightsError, listing
-from tfloader.naming import RELEASES, detect_release, find_config, folder_of, read_config, shapes_of
+from tfloader.naming import detect_release, find_config, folder_of, read_config, shapes_of
 from tfloader.naming.base import Release, counts
 from tfloader.naming.fit import fit
 from tfloader.tokenizers import load_tokenizer
@@ -49,7 +49,7 @@ def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, An
         CheckpointError, ConfigError: it is none that tfloader can read.
     """
     with open_checkpoint(path) as checkpoint:
-        release = _release_of(checkpoint, model)
+        release = detect_release(checkpoint, [model] if model else ())
         config, config_file = _read_config(path, checkpoint, release)
         found = fit(checkpoint, release, config)
         dtypes: Counter[str] = Counter()
@@ -98,11 +98,7 @@ def verify(path: str | os.PathLike[str], model: str | None = None) -> Iterator[C
 
 def _open(path: Any, family: str | None) -> tuple[tuple[Checkpoint, Release], str]:
     checkpoint = open_checkpoint(path)
-    try:
-        release = _release_of(checkpoint, family)
-    except BaseException:
-        checkpoint.close()
-        raise
+    release = detect_release(checkpoint, [family] if family else ())
     return (checkpoint, release), f"{release.title}, {len(checkpoint)} tensors"
 
 
@@ -203,17 +199,6 @@ CHECKS = (
     ("tokenizer", _tokenizer, ("config",)),
     ("forward pass", _forward, ("model",)),
 )
-
-
-def _release_of(checkpoint: Checkpoint, family: str | None) -> Release:
-    """The release of a checkpoint; that of another family than the one that was asked for is refused, as by `load`."""
-    release = detect_release(checkpoint, [family] if family else ())
-    if family != release.family and family in {known.family for known in RELEASES}:
-        raise CheckpointError(
-            f"{checkpoint.path}: model={family!r}, but the checkpoint is a {release.title} one: pass "
-            f"model={release.family!r}."
-        )
-    return release
 
 
 def _read_config(path: Any, checkpoint: Checkpoint, release: Release) -> tuple[TransformerConfig, str]:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the hook stands before a Keras optimizer class, whose methods it calls with super()
-    from keras.optimizers import Optimizer
+    import keras
+
+    Optimizer = keras.optimizers.Optimizer
 else:
     Optimizer = object
 

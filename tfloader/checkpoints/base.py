@@ -10,6 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import ml_dtypes
 import numpy as np
@@ -164,7 +165,7 @@ class Checkpoint(Mapping[str, TensorSpec]):
         """Closes the files. Reading afterwards is an error; closing twice is not."""
         self._closed = True
 
-    def __enter__(self) -> Checkpoint:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

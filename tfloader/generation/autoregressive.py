@@ -117,10 +117,11 @@ class AutoRegressiveDecoder:
         """
         _check_count("topk", topk)
         inputs = [np.array([array]) for array in inputs]
+        predict: Any = self.predict  # as `wraps` made it
         output_ids, scores = self.first_output_ids, np.zeros(1)
         finished, finished_score = None, -np.inf
         for _ in range(self.maxlen):
-            predicted, states = self.predict(inputs, output_ids, states, temperature, "logits")
+            predicted, states = predict(inputs, output_ids, states, temperature, "logits")
             candidates = scores[:, None] + predicted
             # A row has one candidate that ends: at least half of twice topk are open.
             best = _largest(candidates.ravel(), topk if self.compat else 2 * topk)
@@ -163,8 +164,9 @@ class AutoRegressiveDecoder:
         _check(topp is None or 0 < topp <= 1, f"topp is {topp}, expected a share in (0, 1].")
         generator = np.random if seed is None else np.random.default_rng(seed)
         inputs, output_ids, results = [np.array([array]) for array in inputs], self.first_output_ids, []
+        predict: Any = self.predict  # as `wraps` made it
         for step in range(self.maxlen):
-            probas, states = self.predict(inputs, output_ids, states, temperature, "probas")
+            probas, states = predict(inputs, output_ids, states, temperature, "probas")
             rows = np.arange(len(probas)) if step else np.zeros(n, dtype=np.int64)  # all n begin from the only row
             tokens = _draw(probas[rows], topk, topp, generator.random(len(rows)))
             output_ids = np.column_stack([output_ids[rows], tokens])
@@ -197,7 +199,7 @@ def _probabilities(scores: Any, rtype: str, temperature: float, rows: int, step:
             scores = (scores / best) ** (1 / temperature)
         if rtype == "logits" or temperature != 1:
             scores = scores / scores.sum(axis=1, keepdims=True)
-    usable = np.all((scores >= 0) & (scores < np.inf)) and scores.any(axis=1).all()
+    usable = bool(np.all((scores >= 0) & (scores < np.inf)) and scores.any(axis=1).all())
     _check(usable, f"predict returned NaN, or no probabilities with default_rtype={rtype!r}, {at}.")
     return scores
 

@@ -127,8 +127,8 @@ class BeamSearch:
             The state, and which beams the new ones continue, [prompts, beams].
         """
         beams, vocab, used = self.beams, tf.shape(scores)[2], state.used
-        text = (tf.reshape(item[..., :used], (-1, used)) for item in (state.tokens, state.real))
-        context = Context(*text, state.generated)
+        tokens, real = (tf.reshape(item[..., :used], (-1, used)) for item in (state.tokens, state.real))
+        context = Context(tokens, real, state.generated)
         processed = process(tf.reshape(scores, (-1, vocab)), context, numbers)
         whole = (-1, beams * vocab)
         broken = fault(tf.reshape(scores, whole), tf.reshape(processed, whole), state.open)

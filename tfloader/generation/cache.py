@@ -163,7 +163,7 @@ class StepStore(Store):
         self.keys_values = dict(cache.keys_values)
         self._slot_of = functools.cache(functools.partial(Slot.of, cache.slot, cache.slots))
 
-    def extend(self, layer: Any, key: Any, value: Any) -> tuple[Any, Any]:
+    def extend(self, layer: Any, key: Any, value: Any) -> Any:
         name = self.name_of(layer)
         own = tuple(
             write(buffer, new, self._slot_of) for buffer, new in zip(self.keys_values[name], (key, value), strict=True)
@@ -174,7 +174,7 @@ class StepStore(Store):
         shared = self.prompt.keys_values[name]
         return tuple(Parts(((old, self.copies), (new, 1))) for old, new in zip(shared, own, strict=True))
 
-    def of_memory(self, layer: Any, make: Callable[[], Pair]) -> tuple[Any, Any]:
+    def of_memory(self, layer: Any, make: Callable[[], Pair]) -> Any:
         pair = self.prompt.source[self.name_of(layer)]
         return pair if self.copies == 1 else tuple(Parts(((part, self.copies),)) for part in pair)
 

@@ -112,8 +112,9 @@ def _batches(
 
     def new_tokens(prompt: str) -> int:
         room = generator.room(prompt)
-        stays = room is None or "max_new_tokens" in asked or settings.sliding_context
-        return settings.max_new_tokens if stays else min(settings.max_new_tokens, max(room, 1))
+        if room is None or "max_new_tokens" in asked or settings.sliding_context:
+            return settings.max_new_tokens
+        return min(settings.max_new_tokens, max(room, 1))
 
     for new, group in itertools.groupby(prompts, new_tokens):
         group = list(group)

@@ -89,10 +89,11 @@ def _ask(handle: Any, tokens: Any, real: Any, vocab: Any) -> Any:
 
 
 def _answers(options: GenerationOptions, tokens: Any, real: Any, vocab: int) -> Any:
+    function: Any = options.prefix_allowed_tokens_fn
     places = []
     for row, (ids, present) in enumerate(zip(tokens, real, strict=True)):
         prompt = row // options.rows_per_prompt
-        allowed = np.asarray(list(options.prefix_allowed_tokens_fn(prompt, ids[present].tolist())), "int64")
+        allowed = np.asarray(list(function(prompt, ids[present].tolist())), "int64")
         if allowed.size and not 0 <= allowed.min() <= allowed.max() < vocab:
             raise ConfigError(
                 f"prefix_allowed_tokens_fn gave {allowed.min()} to {allowed.max()} for prompt {prompt}, "

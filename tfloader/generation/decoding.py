@@ -59,7 +59,7 @@ class Decoder:
     """
 
     def __init__(self, transformer: Transformer, spare_memory: int = SPARE_MEMORY) -> None:
-        self.transformer = transformer
+        self.transformer: Any = transformer
         self.spare_memory = spare_memory
         self.config = transformer.config
         self.reader = reader(transformer)
@@ -153,7 +153,7 @@ class Decoder:
 
     def _read(self, tokens: np.ndarray, real: np.ndarray) -> Read:
         if self._prefill is None:
-            self._prefill = self._compiled(lambda *prompts: self.reader.prefill(*prompts, self._note), (IDS, MASK))
+            self._prefill = self._compiled(lambda ids, real: self.reader.prefill(ids, real, self._note), (IDS, MASK))
         return self._prefill(tf.constant(tokens, tf.int32), tf.constant(real, tf.bool))
 
     def _read_anew(self, state: State, window: Window, selector: Any) -> tuple[State, Prompt]:

@@ -29,7 +29,7 @@ SMALL = 2**18
 def fused(layer: Any) -> Any:
     """What computes `layer(...)` in inference for x [rows, length, size] or [rows, size] of its compute dtype."""
     form, condition = FORMS.get(type(layer), (None, None))
-    return Fused(layer, form) if form and condition(layer) else layer
+    return Fused(layer, form) if form and condition and condition(layer) else layer
 
 
 class Fused:

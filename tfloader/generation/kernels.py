@@ -55,7 +55,7 @@ class KernelCopies:
             copy.refresh()
         joined = {one for group in self._noted if len(group) > 1 for one in group}
         for group, layers in self._noted.items():
-            if group not in self.made and (len(group) > 1 or group[0] not in joined):
+            if group not in self.made and (len(group) > 1 or joined.isdisjoint(group)):
                 self.made[group] = KernelCopy(layers, self.dtype, self.transposed)
 
     def _gains(self, layers: Sequence[Any]) -> bool:

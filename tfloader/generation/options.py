@@ -9,15 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from tfloader.errors import ConfigError, listing
 from tfloader.generation.option_rules import conflicts, ids_of, plain, unknown_name, wrong_values
 from tfloader.generation.trie import Trie
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from tfloader.option_types import GenerateOptions
 
 
@@ -135,7 +133,7 @@ class GenerationOptions:
     def _misfits(self, vocab_size: int, prompts: int | None) -> Iterator[str]:
         if self.num_beams > vocab_size:
             yield f"num_beams={self.num_beams} is more than the vocabulary of {vocab_size} tokens"
-        if self.penalty_alpha is not None and self.top_k > vocab_size:
+        if self.penalty_alpha is not None and (self.top_k or 0) > vocab_size:
             yield f"top_k={self.top_k} is more than the vocabulary of {vocab_size} tokens"
         if prompts is not None and isinstance(self.seed, tuple) and len(self.seed) != prompts:
             yield f"seed has {len(self.seed)} numbers, but there are {prompts} prompts"

@@ -65,7 +65,7 @@ class Prompts:
     """
 
     def __init__(self, transformer: Transformer) -> None:
-        self.model = for_generation(transformer)
+        self.model: Any = for_generation(transformer)
         self.config = transformer.config
         self.dtype = transformer.dtype_policy.compute_dtype
         attentions = [layer for layer in transformer.layers.values() if isinstance(layer, tfl.MultiHeadAttention)]
@@ -73,7 +73,8 @@ class Prompts:
         self.hides_padding = type(transformer).attention_bias.__module__.startswith("tfloader.")
         self._all_positions = False
         self._hidden: Any = None
-        head, language_model = self.model.head, getattr(self.model, "language_model", None)
+        head = self.model.head
+        language_model: Any = getattr(self.model, "language_model", None)
 
         def watched_head(x: Any) -> Any:
             self._hidden = x

@@ -58,7 +58,7 @@ class OneToken:
         self.copies, self.repeats = (1, rows) if options.sliding_context else (rows, 1)
         self.pad_token_id = pad_token_id(options, config)
 
-    def start(self, tokens: Any, real: Any, room: int, hidden: Any) -> Rows:
+    def start(self, tokens: Any, real: Any, room: int, hidden: Any) -> Any:
         """The state before the first token.
 
         Args:
@@ -81,8 +81,8 @@ class OneToken:
         )
 
     def select(
-        self, state: Rows, logits: Any, hidden: Any, process: Callable, numbers: dict[str, Any]
-    ) -> tuple[Rows, Any]:
+        self, state: Any, logits: Any, hidden: Any, process: Callable, numbers: dict[str, Any]
+    ) -> tuple[Any, Any]:
         """Chooses the next token of each row, given logits [rows, vocab] and last hidden states [rows, size].
 
         Returns:

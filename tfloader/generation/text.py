@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from tfloader.generation.options import GenerationOptions
 from tfloader.models.transformer import Transformer
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from tfloader.option_types import GenerateOptions
 
 # After how many steps the host looks at the text, where it must: for stop strings, and while streaming.

@@ -50,21 +50,21 @@ class Trie:
         return trie
 
     def _build(self, groups: Iterable[Iterable[Sequence[int]]], everywhere: bool) -> None:
-        groups = [[np.asarray(phrase) for phrase in phrases] for phrases in groups]
-        phrases = [phrase for group in groups for phrase in group]
+        arrays = [[np.asarray(phrase) for phrase in phrases] for phrases in groups]
+        phrases = [phrase for group in arrays for phrase in group]
         faulty = [
             phrase
             for phrase in phrases
             if phrase.ndim != 1 or not len(phrase) or phrase.dtype.kind not in "iu" or phrase.min() < 0
         ]
-        if faulty or not groups or not all(groups):
+        if faulty or not arrays or not all(arrays):
             raise ConfigError(
                 "A Trie needs phrases for each prompt: lists of token ids, none empty and none negative"
                 + (f"; found {faulty[0].tolist()}." if faulty else "; found none.")
             )
-        self.groups = len(groups)
+        self.groups = len(arrays)
         self.largest = int(max(phrase.max() for phrase in phrases))
-        node = np.repeat(np.arange(self.groups), [len(group) for group in groups])
+        node = np.repeat(np.arange(self.groups), [len(group) for group in arrays])
         lengths = np.array([len(phrase) for phrase in phrases])
         flat, starts = np.concatenate(phrases).astype("int64"), np.cumsum(lengths) - lengths
         levels, ends, count = [], [np.full(self.groups, False)], self.groups

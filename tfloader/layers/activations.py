@@ -12,7 +12,7 @@ from tfloader.errors import ConfigError
 
 
 @keras.saving.register_keras_serializable("tfloader")
-def gelu_tanh(x):
+def gelu_tanh(x: Any) -> Any:
     """The tanh approximation of gelu (Hendrycks and Gimpel, 2016); Keras' own "gelu" is the exact one."""
     return keras.ops.gelu(x, approximate=True)
 

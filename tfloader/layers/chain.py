@@ -6,6 +6,8 @@ the neighbours of a position are the nearest real ones, whatever padding lies be
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -13,7 +15,7 @@ from tfloader.errors import ConfigError
 from tfloader.layers.masking import is_masked, keep_scores
 
 
-def mark_padding(emissions, mask):
+def mark_padding(emissions: Any, mask: Any) -> Any:
     """Masks all tags of the positions where mask [batch, length] is false."""
     known, expected = tuple(mask.shape), tuple(emissions.shape[:2])
     if len(known) != 2 or any(a != b for a, b in zip(known, expected, strict=True) if None not in (a, b)):
@@ -21,7 +23,7 @@ def mark_padding(emissions, mask):
     return keep_scores(emissions, ops.reshape(mask, (*ops.shape(emissions)[:2], 1)))
 
 
-def real_positions(emissions):
+def real_positions(emissions: Any) -> Any:
     """[batch, length] booleans: where not all tags are masked."""
     return ops.logical_not(ops.all(is_masked(emissions), axis=-1))
 
@@ -34,32 +36,32 @@ class Packing:
         present: [batch, length], whether a position holds a real one after packing.
     """
 
-    def __init__(self, real):
+    def __init__(self, real: Any) -> None:
         length = ops.shape(real)[1]
         position = ops.arange(length)
         self.order = ops.argsort(ops.where(real, position, position + length), axis=1)
         self.lengths = ops.sum(ops.cast(real, "int32"), axis=1)
         self.present = position < self.lengths[:, None]
 
-    def pack(self, x):
+    def pack(self, x: Any) -> Any:
         """x [batch, length, ...] packed, with zeros after the last real position."""
         packed = along_length(x, self.order)
         present = ops.reshape(self.present, (*ops.shape(self.present), *[1] * (len(x.shape) - 2)))
         return ops.where(present, packed, ops.zeros_like(packed))
 
-    def unpack(self, x):
+    def unpack(self, x: Any) -> Any:
         """Packed values [batch, length, ...] back at their positions; padding gets what lies behind the real ones."""
         return along_length(x, ops.argsort(self.order, axis=1))
 
 
-def along_length(x, positions):
+def along_length(x: Any, positions: Any) -> Any:
     """x[b, positions[b, t], ...]."""
     batch, length = ops.shape(x)[0], ops.shape(x)[1]
     rows = ops.reshape(x, (batch * length, *x.shape[2:]))
     return ops.take(rows, ops.arange(batch)[:, None] * length + positions, axis=0)
 
 
-def scan(step, state, elements, reverse=False):
+def scan(step: Any, state: Any, elements: Any, reverse: bool = False) -> Any:
     """The states after each element, stacked: state = step(state, element)."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -69,7 +71,7 @@ def scan(step, state, elements, reverse=False):
     return ops.scan(lambda state, element: (step(state, element),) * 2, state, elements, reverse=reverse)[1]
 
 
-def prefix_scores(emissions, transitions, lengths, reduce):
+def prefix_scores(emissions: Any, transitions: Any, lengths: Any, reduce: Any) -> Any:
     """[length, batch, tags]: `reduce` (logsumexp or max) of the scores of all paths that end at a position in a tag.
 
     Emissions must be packed; after the last real position its scores are repeated.
@@ -86,7 +88,7 @@ def prefix_scores(emissions, transitions, lengths, reduce):
     return ops.concatenate([emissions[:1], states[:-1]], axis=0)
 
 
-def negative_log_likelihood(emissions, transitions, tags, lengths):
+def negative_log_likelihood(emissions: Any, transitions: Any, tags: Any, lengths: Any) -> Any:
     """[batch]: -log p(tags), for packed emissions and tags; 0 for an empty row.
 
     It is the log of the sum over paths of exp(score(path) - score(tags)), and the difference is taken at each position,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -24,18 +26,18 @@ class ConditionalRandomField(TaggingLayer):
     See `TaggingLayer` for masks, labels and `lr_multiplier`.
     """
 
-    def build(self, emissions_shape):
+    def build(self, emissions_shape: Any) -> None:
         super().build(emissions_shape)
         self.stored_transitions = self.add_multiplied_weight("transitions", (self.num_tags, self.num_tags))
 
     @property
-    def transitions(self):
+    def transitions(self) -> Any:
         """[tags, tags]: the score of tag i followed by tag j, `lr_multiplier` applied."""
         return self.multiplied(self.stored_transitions)
 
     trans = transitions  # bert4keras' name
 
-    def sequence_losses(self, labels, emissions):
+    def sequence_losses(self, labels: Any, emissions: Any) -> Any:
         """[batch]: -log p(labels) of each sequence."""
         tags, fault = self.tag_ids(labels, emissions)
         packing = chain.Packing(chain.real_positions(emissions))
@@ -44,9 +46,9 @@ class ConditionalRandomField(TaggingLayer):
         losses = chain.negative_log_likelihood(emissions, transitions, packing.pack(tags), packing.lengths)
         return losses + ops.cast(fault, losses.dtype)
 
-    def greedy_hits(self, labels, emissions):
+    def greedy_hits(self, labels: Any, emissions: Any) -> Any:
         tags, _ = self.tag_ids(labels, emissions)
         return ops.equal(ops.cast(ops.argmax(emissions, axis=-1), "int32"), tags)
 
-    def decode(self, emissions):
+    def decode(self, emissions: Any) -> Any:
         return viterbi_decode(emissions, self.transitions)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -19,21 +20,21 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
         pad_token_id: the id that is hidden, or None where every id is a real token.
     """
 
-    def __init__(self, input_dim, output_dim, pad_token_id=None, **kwargs):
+    def __init__(self, input_dim: int, output_dim: int, pad_token_id: int | None = None, **kwargs: Any) -> None:
         super().__init__(input_dim, output_dim, **kwargs)
         self.pad_token_id = pad_token_id
         self.supports_masking = True
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         if self.pad_token_id is None or keras.backend.is_float_dtype(inputs.dtype):
             return mask
         return real_positions(inputs, self.pad_token_id)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "pad_token_id": self.pad_token_id}
 
 
-def real_positions(token_ids, pad_token_id: int):
+def real_positions(token_ids: Any, pad_token_id: int) -> Any:
     """[batch, length] booleans: not padding. Position 0 always counts as real."""
     real = ops.not_equal(token_ids, pad_token_id)
     return ops.concatenate([ops.ones_like(real[:, :1]), real[:, 1:]], axis=1)
@@ -50,18 +51,20 @@ class PositionEmbedding(keras.layers.Layer):
             alpha u(i div n) + (1 - alpha) u(i mod n)  (Su, kexue.fm/archives/7947, 2020).
     """
 
-    def __init__(self, input_dim, hierarchical=None, embeddings_initializer="uniform", **kwargs):
+    def __init__(
+        self, input_dim: int, hierarchical: Any = None, embeddings_initializer: Any = "uniform", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.input_dim = input_dim
         self.hierarchical = hierarchical
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.supports_masking = True
 
-    def build(self, x_shape, position_ids_shape=None):
+    def build(self, x_shape: Any, position_ids_shape: Any = None) -> None:
         shape = (self.input_dim, x_shape[-1])
         self.embeddings = self.add_weight(name="embeddings", shape=shape, initializer=self.embeddings_initializer)
 
-    def call(self, x, position_ids=None):
+    def call(self, x: Any, position_ids: Any = None) -> Any:
         table = ops.cast(self.embeddings, self.compute_dtype)
         if position_ids is None and self.hierarchical is None:
             return x + table[: ops.shape(x)[1]]
@@ -74,10 +77,10 @@ class PositionEmbedding(keras.layers.Layer):
         coarse = ops.take(table, position_ids // n, axis=0)
         return x + alpha * coarse + (1 - alpha) * ops.take(table, position_ids % n, axis=0)
 
-    def compute_output_shape(self, x_shape, position_ids_shape=None):
+    def compute_output_shape(self, x_shape: Any, position_ids_shape: Any = None) -> Any:
         return x_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "input_dim": self.input_dim,
@@ -96,13 +99,13 @@ class RelativePositionBias(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        num_buckets=32,
-        max_distance=128,
-        bidirectional=True,
-        embeddings_initializer="uniform",
-        **kwargs,
-    ):
+        num_heads: int,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+        bidirectional: bool = True,
+        embeddings_initializer: Any = "uniform",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.num_buckets = num_buckets
@@ -110,20 +113,20 @@ class RelativePositionBias(keras.layers.Layer):
         self.bidirectional = bidirectional
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
 
-    def build(self, queries_shape, keys_shape):
+    def build(self, queries_shape: Any, keys_shape: Any) -> None:
         shape = (self.num_buckets, self.num_heads)
         self.embeddings = self.add_weight(name="embeddings", shape=shape, initializer=self.embeddings_initializer)
 
-    def call(self, queries, keys):
+    def call(self, queries: Any, keys: Any) -> Any:
         return self.bias(ops.arange(ops.shape(queries)[1]), ops.arange(ops.shape(keys)[1]))
 
-    def bias(self, query_positions, key_positions):
+    def bias(self, query_positions: Any, key_positions: Any) -> Any:
         """The bias for given positions of queries and keys, [1, heads, queries, keys]."""
         distance = key_positions[None, :] - query_positions[:, None]
         table = ops.cast(self.embeddings, self.compute_dtype)
         return ops.transpose(ops.take(table, self.bucket(distance), axis=0), (2, 0, 1))[None]
 
-    def bucket(self, distance):
+    def bucket(self, distance: Any) -> Any:
         """The bucket of each distance (key position minus query position), int32."""
         buckets, offset = self.num_buckets, 0
         if self.bidirectional:
@@ -138,13 +141,13 @@ class RelativePositionBias(keras.layers.Layer):
         far = exact + ops.cast(far * (buckets - exact), "int32")
         return offset + ops.where(distance < exact, ops.cast(distance, "int32"), ops.minimum(far, buckets - 1))
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return None
 
-    def compute_output_shape(self, queries_shape, keys_shape):
+    def compute_output_shape(self, queries_shape: Any, keys_shape: Any) -> Any:
         return (1, self.num_heads, queries_shape[1], keys_shape[1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -163,23 +166,23 @@ class PositionRows(keras.layers.Layer):
     With `position_ids` [batch, length], which count from 0, the rows of those.
     """
 
-    def __init__(self, pad_token_id, **kwargs):
+    def __init__(self, pad_token_id: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pad_token_id = pad_token_id
 
-    def call(self, token_ids, position_ids=None):
+    def call(self, token_ids: Any, position_ids: Any = None) -> Any:
         if position_ids is None:
             real = ops.cast(ops.not_equal(token_ids, self.pad_token_id), "int32")
             position_ids = ops.cumsum(real, axis=1) * real - 1
         return position_ids + self.pad_token_id + 1
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return None
 
-    def compute_output_spec(self, token_ids, position_ids=None):
+    def compute_output_spec(self, token_ids: Any, position_ids: Any = None) -> Any:
         return keras.KerasTensor(token_ids.shape, "int32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "pad_token_id": self.pad_token_id}
 
 
@@ -187,11 +190,11 @@ class PositionRows(keras.layers.Layer):
 class Zeros(keras.layers.Layer):
     """The segment ids of a model that has one kind of segment: zeros, as many as there are token ids."""
 
-    def call(self, token_ids):
+    def call(self, token_ids: Any) -> Any:
         return ops.zeros_like(token_ids)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return None
 
-    def compute_output_spec(self, token_ids):
+    def compute_output_spec(self, token_ids: Any) -> Any:
         return keras.KerasTensor(token_ids.shape, token_ids.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from tfloader.layers.activations import activation
@@ -21,14 +23,14 @@ class FeedForward(keras.layers.Layer):
 
     def __init__(
         self,
-        intermediate_size,
-        activation="gelu",
-        use_bias=True,
-        gated=False,
-        dropout=0.0,
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        intermediate_size: int,
+        activation: Any = "gelu",
+        use_bias: bool = True,
+        gated: bool = False,
+        dropout: float = 0.0,
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.intermediate_size = intermediate_size
         self.activation = activation
@@ -50,23 +52,23 @@ class FeedForward(keras.layers.Layer):
             name=name,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.output_dense = self._dense("output_dense", input_shape[-1])
         for layer in (self.gate, self.up) if self.gated else (self.intermediate,):
             layer.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.intermediate_size))
 
-    def call(self, x, training=None):
+    def call(self, x: Any, training: Any = None) -> Any:
         function = activation(self.activation)
         rows = as_matrix(x)
         hidden = function(self.gate(rows)) * self.up(rows) if self.gated else function(self.intermediate(rows))
         rows = self.output_dense(self.dropout_layer(hidden, training=training))
         return keras.ops.reshape(rows, keras.ops.shape(x))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "intermediate_size": self.intermediate_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -12,16 +13,16 @@ from tfloader.layers.masking import keep_scores
 from tfloader.layers.rotary import rotate_by_position
 
 
-def squared_relu(scores, keys):
+def squared_relu(scores: Any, keys: Any) -> Any:
     """relu(score)^2 / number of keys."""
     return ops.square(ops.relu(scores)) / keys
 
 
-def softmax(scores, keys):
+def softmax(scores: Any, keys: Any) -> Any:
     return ops.softmax(scores)
 
 
-def softmax_plus(scores, keys):
+def softmax_plus(scores: Any, keys: Any) -> Any:
     """Softmax of scores that grow with the logarithm of the number of keys (Su, kexue.fm/archives/8823, 2021)."""
     return ops.softmax(scores * (ops.log(ops.maximum(keys, 16.0)) / math.log(512)))
 
@@ -49,15 +50,15 @@ class GatedAttentionUnit(keras.layers.Layer):
         self,
         units: int,
         key_size: int,
-        activation="swish",
+        activation: Any = "swish",
         use_bias: bool = True,
         rotary: bool = False,
         normalization: str = "squared_relu",
         attention_scale: bool = True,
         attention_dropout: float = 0.0,
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if normalization not in NORMALIZATIONS:
             raise ConfigError(f"Unknown normalization {normalization!r}; there are {', '.join(NORMALIZATIONS)}.")
@@ -73,7 +74,7 @@ class GatedAttentionUnit(keras.layers.Layer):
         self.supports_masking = True
         self.dropout_layer = keras.layers.Dropout(attention_dropout, dtype=self.dtype_policy, name="dropout")
 
-    def build(self, x_shape):
+    def build(self, x_shape: Any) -> None:
         def dense(name, units, activation=None):
             return keras.layers.Dense(
                 units,
@@ -97,7 +98,7 @@ class GatedAttentionUnit(keras.layers.Layer):
                 self.add_weight(name=f"{part}_beta", shape=shape, initializer="zeros") for part in "qk"
             )
 
-    def call(self, x, allowed=None, mask=None, training=None):
+    def call(self, x: Any, allowed: Any = None, mask: Any = None, training: Any = None) -> Any:
         """`allowed`: booleans, broadcast to [batch, queries, keys]; `mask` [batch, keys], as Keras passes it on."""
         u, v, qk = ops.split(self.i_dense(x), (self.units, 2 * self.units), axis=-1)
         query, key = qk * self.q_gamma, qk * self.k_gamma
@@ -111,7 +112,7 @@ class GatedAttentionUnit(keras.layers.Layer):
         weights = self.dropout_layer(self.weights_of(scores, allowed, mask), training=training)
         return self.o_dense(u * ops.matmul(weights, v))
 
-    def weights_of(self, scores, allowed, mask):
+    def weights_of(self, scores: Any, allowed: Any, mask: Any) -> Any:
         """Scores [batch, queries, keys] -> attention weights; a query that may look nowhere gets finite ones."""
         seen = ops.ones_like(scores, "bool")
         for other in (allowed, None if mask is None else ops.expand_dims(mask, 1)):
@@ -122,10 +123,10 @@ class GatedAttentionUnit(keras.layers.Layer):
         scores = keep_scores(ops.cast(scores, precise), seen)
         return ops.cast(NORMALIZATIONS[self.normalization](scores, keys), self.compute_dtype)
 
-    def compute_output_shape(self, x_shape, allowed_shape=None):
+    def compute_output_shape(self, x_shape: Any, allowed_shape: Any = None) -> Any:
         return x_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "units": self.units,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -10,7 +12,7 @@ from keras import ops
 class Add(keras.layers.Add):
     """Adds tensors; the mask is the first one's (Keras' Add drops it where another tensor has none)."""
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return None if mask is None else mask[0]
 
 
@@ -18,14 +20,14 @@ class Add(keras.layers.Add):
 class FirstToken(keras.layers.Layer):
     """[batch, length, size] -> [batch, size]: the vector of the first token ([CLS])."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return x[:, 0]
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return None
 
 
@@ -33,14 +35,14 @@ class FirstToken(keras.layers.Layer):
 class Bias(keras.layers.Layer):
     """Adds a learned vector to the last axis (the output bias of the masked language model)."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return x + ops.cast(self.bias, self.compute_dtype)
 
 
@@ -48,13 +50,13 @@ class Bias(keras.layers.Layer):
 class Scale(keras.layers.Layer):
     """Multiplies by a constant."""
 
-    def __init__(self, factor, **kwargs):
+    def __init__(self, factor: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.factor = factor
         self.supports_masking = True
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return x * ops.cast(self.factor, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "factor": self.factor}

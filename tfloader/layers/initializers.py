@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -20,7 +22,7 @@ class TruncatedNormal(keras.initializers.TruncatedNormal):
 
     filled_later = False
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
         if not self.filled_later:
             return super().__call__(shape, dtype)
         if keras.backend.backend() == "tensorflow":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keras import ops
 
 # A power of two goes through float32, bfloat16 and NumPy unchanged, becomes -inf in float16, and adds up without NaN.
@@ -9,11 +11,11 @@ from keras import ops
 MASKED = -(2.0**100)
 
 
-def keep_scores(scores, kept):
+def keep_scores(scores: Any, kept: Any) -> Any:
     """The scores, but MASKED where `kept`, broadcast to their shape, is false."""
     return ops.where(ops.cast(kept, "bool"), scores, ops.cast(MASKED, scores.dtype))
 
 
-def is_masked(scores):
+def is_masked(scores: Any) -> Any:
     """Booleans: MASKED or less. NaN is not, so that it is not overlooked."""
     return scores <= MASKED

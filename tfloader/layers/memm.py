@@ -5,6 +5,8 @@ Su, kexue.fm/archives/7213 (2020): a CRF's quality without its sum over paths, s
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -31,13 +33,13 @@ class MaximumEntropyMarkovModel(TaggingLayer):
             (for very many tags). `lr_multiplier` holds for each factor.
     """
 
-    def __init__(self, lr_multiplier: float = 1, hidden_dim: int | None = None, **kwargs):
+    def __init__(self, lr_multiplier: float = 1, hidden_dim: int | None = None, **kwargs: Any) -> None:
         super().__init__(lr_multiplier, **kwargs)
         if hidden_dim is not None and hidden_dim < 1:
             raise ConfigError(f"hidden_dim is {hidden_dim!r}; it must be a positive integer or None.")
         self.hidden_dim = hidden_dim
 
-    def build(self, emissions_shape):
+    def build(self, emissions_shape: Any) -> None:
         super().build(emissions_shape)
         if self.hidden_dim is None:
             self.stored = [self.add_multiplied_weight("transitions", (self.num_tags, self.num_tags))]
@@ -46,13 +48,13 @@ class MaximumEntropyMarkovModel(TaggingLayer):
             self.stored = [self.add_multiplied_weight(name, shape) for name in ("left_factor", "right_factor")]
 
     @property
-    def transitions(self):
+    def transitions(self) -> Any:
         """[tags, tags]: the score of tag i followed by tag j, `lr_multiplier` applied."""
         return self.transitions_from(ops.arange(self.num_tags))
 
     trans = transitions  # bert4keras' name
 
-    def transitions_from(self, tags, backwards: bool = False):
+    def transitions_from(self, tags: Any, backwards: bool = False) -> Any:
         """Rows of the transitions, or of the transposed ones, for tags [...]: [..., tags]."""
         weights = [self.multiplied(weight) for weight in self.stored]
         if self.hidden_dim is None:
@@ -60,7 +62,7 @@ class MaximumEntropyMarkovModel(TaggingLayer):
         here, there = reversed(weights) if backwards else weights
         return ops.matmul(ops.take(here, tags, axis=0), ops.transpose(there))
 
-    def conditionals(self, emissions, tags, lengths):
+    def conditionals(self, emissions: Any, tags: Any, lengths: Any) -> Any:
         """log p of every tag given the tag before, and given the tag after, [batch, length, tags] each; all packed."""
         position = ops.arange(ops.shape(tags)[1])
         before, after = ops.roll(tags, 1, axis=1), ops.roll(tags, -1, axis=1)
@@ -69,7 +71,7 @@ class MaximumEntropyMarkovModel(TaggingLayer):
             rows = ops.cast(self.transitions_from(neighbours, backwards), emissions.dtype)
             yield ops.log_softmax(ops.where(end[..., None], emissions, (emissions + rows) / 2))
 
-    def sequence_losses(self, labels, emissions):
+    def sequence_losses(self, labels: Any, emissions: Any) -> Any:
         """[batch]: -log p(labels) of each sequence / mean length, so that their mean is that over real positions."""
         tags, packing, conditionals, fault = self._teacher_forced(labels, emissions)
         likelihoods = [ops.take_along_axis(table, tags[:, :, None], axis=2)[:, :, 0] for table in conditionals]
@@ -77,7 +79,7 @@ class MaximumEntropyMarkovModel(TaggingLayer):
         mean_length = ops.mean(ops.cast(packing.lengths, losses.dtype))
         return losses / ops.maximum(mean_length, 1e-7) + ops.cast(fault, losses.dtype)
 
-    def greedy_hits(self, labels, emissions):
+    def greedy_hits(self, labels: Any, emissions: Any) -> Any:
         """Mean over the directions of whether each tag is the likeliest beside its true neighbour."""
         tags, packing, conditionals, _ = self._teacher_forced(labels, emissions)
         hits = [ops.equal(ops.cast(ops.argmax(table, axis=-1), "int32"), tags) for table in conditionals]
@@ -89,13 +91,13 @@ class MaximumEntropyMarkovModel(TaggingLayer):
         emissions, tags = packing.pack(as_float32(emissions)), packing.pack(tags)
         return tags, packing, list(self.conditionals(emissions, tags, packing.lengths)), fault
 
-    def decode(self, emissions):
+    def decode(self, emissions: Any) -> Any:
         packing = chain.Packing(chain.real_positions(emissions))
         emissions, transitions = self.as_chain(packing.pack(as_float32(emissions)), packing.lengths)
         tags, _ = viterbi_decode(emissions, transitions, packing.present)
         return packing.unpack(tags)
 
-    def as_chain(self, emissions, lengths):
+    def as_chain(self, emissions: Any, lengths: Any) -> Any:
         """Emissions and transitions whose sum along any path is the model's log-likelihood of it; all packed.
 
         The normaliser of a step depends on the neighbour's tag alone, so it can be added to the neighbour's emission.
@@ -116,5 +118,5 @@ class MaximumEntropyMarkovModel(TaggingLayer):
         backwards = ops.where(last, alone, emissions / 2) - ops.where(first, 0.0, ops.roll(from_after, 1, axis=1))
         return (forwards + backwards) / 2, transitions / 2
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "hidden_dim": self.hidden_dim}

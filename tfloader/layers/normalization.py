@@ -16,7 +16,7 @@ from keras import ops
 class RMSNormalization(keras.layers.RMSNormalization):
     """Keras' RMSNormalization, which drops masks, made to pass them on."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.supports_masking = True
 
@@ -25,16 +25,16 @@ class RMSNormalization(keras.layers.RMSNormalization):
 class PlainRMSNormalization(keras.layers.Layer):
     """RMS normalisation without weights, as in RoFormerV2: x / sqrt(mean(x^2) + epsilon) over the last axis."""
 
-    def __init__(self, epsilon=1e-7, **kwargs):
+    def __init__(self, epsilon: float = 1e-7, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon
         self.supports_masking = True
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         x32 = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
         return ops.cast(x32 * ops.rsqrt(ops.mean(ops.square(x32), axis=-1, keepdims=True) + self.epsilon), x.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
@@ -56,7 +56,7 @@ class Conditional(keras.layers.Layer if TYPE_CHECKING else object):
         self.hidden_activation = hidden_activation
         self.supports_masking = True
 
-    def build(self, x_shape, condition_shape):
+    def build(self, x_shape: Any, condition_shape: Any) -> None:
         super().build(x_shape)
         if self.hidden_units is not None:
             self.hidden_dense = keras.layers.Dense(
@@ -72,13 +72,13 @@ class Conditional(keras.layers.Layer if TYPE_CHECKING else object):
             dense.build(condition_shape)
 
     @property
-    def added_weights(self):
+    def added_weights(self) -> Any:
         """The variables beside those of the plain norm: a new model's condition, which no checkpoint holds."""
         layers = [getattr(self, f"{term}_dense") for term in self.terms]
         layers += [] if self.hidden_units is None else [self.hidden_dense]
         return [variable for layer in layers for variable in layer.weights]
 
-    def changes(self, x, condition):
+    def changes(self, x: Any, condition: Any) -> Any:
         """The changes of each term in float32; a condition of rank 2 holds for every position."""
         if self.hidden_units is not None:
             condition = self.hidden_dense(condition)
@@ -86,10 +86,10 @@ class Conditional(keras.layers.Layer if TYPE_CHECKING else object):
             condition = ops.expand_dims(condition, 1)
         return [ops.cast(getattr(self, f"{term}_dense")(condition), "float32") for term in self.terms]
 
-    def compute_output_shape(self, x_shape, condition_shape=None):
+    def compute_output_shape(self, x_shape: Any, condition_shape: Any = None) -> Any:
         return x_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "hidden_units": self.hidden_units,
@@ -103,7 +103,7 @@ class ConditionalLayerNormalization(Conditional, keras.layers.LayerNormalization
 
     terms = ("beta", "gamma")
 
-    def call(self, x, condition):
+    def call(self, x: Any, condition: Any) -> Any:
         beta, gamma = self.changes(x, condition)
         x32 = ops.cast(x, "float32")
         mean, variance = ops.moments(x32, axes=-1, keepdims=True)
@@ -118,7 +118,7 @@ class ConditionalRMSNormalization(Conditional, RMSNormalization):
 
     terms = ("scale",)
 
-    def call(self, x, condition):
+    def call(self, x: Any, condition: Any) -> Any:
         (scale,) = self.changes(x, condition)
         x32 = ops.cast(x, "float32")
         x32 = x32 * ops.rsqrt(ops.mean(ops.square(x32), axis=-1, keepdims=True) + self.epsilon)

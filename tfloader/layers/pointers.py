@@ -39,9 +39,9 @@ class SpanScorer(keras.layers.Layer):
         RoPE: bool = True,  # noqa: N803 - bert4keras' name
         use_bias: bool = True,
         tril_mask: bool = True,
-        kernel_initializer="lecun_normal",
-        **kwargs,
-    ):
+        kernel_initializer: Any = "lecun_normal",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if RoPE and head_size % 2:
             raise ConfigError(f"head_size is {head_size}; with RoPE it must be even.")
@@ -53,7 +53,7 @@ class SpanScorer(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
 
-    def dense(self, name, units):
+    def dense(self, name: Any, units: int) -> Any:
         return keras.layers.Dense(
             units,
             use_bias=self.use_bias,
@@ -62,13 +62,13 @@ class SpanScorer(keras.layers.Layer):
             name=name,
         )
 
-    def products(self, query, key):
+    def products(self, query: Any, key: Any) -> Any:
         """query . key / sqrt(head_size) of [batch, length, heads, head_size] each -> [batch, heads, start, end]."""
         if self.RoPE:
             query, key = rotate_by_position(query), rotate_by_position(key)
         return ops.einsum("bshd,behd->bhse", query / math.sqrt(self.head_size), key)
 
-    def masked(self, scores, mask):
+    def masked(self, scores: Any, mask: Any) -> Any:
         """The scores with the spans that cannot be ruled out."""
         position = ops.arange(ops.shape(scores)[-1])
         allowed = position[None, :] >= position[:, None] if self.tril_mask else ops.ones_like(position, "bool")
@@ -77,13 +77,13 @@ class SpanScorer(keras.layers.Layer):
             allowed = ops.logical_and(allowed, (mask[:, None, :] & mask[:, :, None])[:, None])
         return keep_scores(scores, allowed)
 
-    def compute_mask(self, x, mask=None):
+    def compute_mask(self, x: Any, mask: Any = None) -> Any:
         return None
 
-    def compute_output_shape(self, x_shape):
+    def compute_output_shape(self, x_shape: Any) -> Any:
         return (x_shape[0], self.heads, x_shape[1], x_shape[1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "heads": self.heads,
@@ -99,11 +99,11 @@ class SpanScorer(keras.layers.Layer):
 class GlobalPointer(SpanScorer):
     """Each type has queries and keys of its own; see `SpanScorer` for arguments and result."""
 
-    def build(self, x_shape):
+    def build(self, x_shape: Any) -> None:
         self.qk_dense = self.dense("dense", self.heads * self.head_size * 2)
         self.qk_dense.build(x_shape)
 
-    def call(self, x, mask=None):
+    def call(self, x: Any, mask: Any = None) -> Any:
         shape = ops.shape(x)
         qk = ops.reshape(self.qk_dense(x), (shape[0], shape[1], self.heads, 2 * self.head_size))
         return self.masked(self.products(qk[..., : self.head_size], qk[..., self.head_size :]), mask)
@@ -116,13 +116,13 @@ class EfficientGlobalPointer(SpanScorer):
     About `head_size` times fewer weights a type than `GlobalPointer`; see `SpanScorer` for arguments and result.
     """
 
-    def build(self, x_shape):
+    def build(self, x_shape: Any) -> None:
         self.p_dense = self.dense("p_dense", 2 * self.head_size)
         self.q_dense = self.dense("q_dense", 2 * self.heads)
         self.p_dense.build(x_shape)
         self.q_dense.build((*x_shape[:-1], 2 * self.head_size))
 
-    def call(self, x, mask=None):
+    def call(self, x: Any, mask: Any = None) -> Any:
         qk = self.p_dense(x)
         spans = self.products(qk[:, :, None, 0::2], qk[:, :, None, 1::2])
         of_type = ops.transpose(self.q_dense(qk), (0, 2, 1)) / 2

@@ -61,11 +61,13 @@ class TaggingLoss(keras.losses.Loss):
     stops with an InvalidArgumentError that shows it. Sample weights are one number a sequence.
     """
 
-    def __init__(self, link: LayerLink, name: str = "sparse_loss", reduction: str = "sum_over_batch_size", **kwargs):
+    def __init__(
+        self, link: LayerLink, name: str = "sparse_loss", reduction: str = "sum_over_batch_size", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
         self.link = link
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         if sample_weight is not None and len(sample_weight.shape) > 1 and sample_weight.shape[-1] != 1:
             raise ConfigError(
                 f"sample_weight has shape {tuple(sample_weight.shape)}; this loss has one value a sequence, so it must "
@@ -73,14 +75,14 @@ class TaggingLoss(keras.losses.Loss):
             )
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         return self.link.find().sequence_losses(y_true, y_pred)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "link": self.link.serialize()}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Any) -> Any:
         return cls(**{**config, "link": keras.saving.deserialize_keras_object(config["link"])})
 
 
@@ -91,23 +93,23 @@ class TaggingAccuracy(keras.metrics.Mean):
     Labels as in the loss; sample weights one number a sequence or a position.
     """
 
-    def __init__(self, link: LayerLink, hits: str, name: str, **kwargs):
+    def __init__(self, link: LayerLink, hits: str, name: str, **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.link = link
         self.hits = hits
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         weights = ops.cast(chain.real_positions(y_pred), self.dtype)
         if sample_weight is not None:
             sample_weight = ops.cast(sample_weight, self.dtype)
             weights = weights * ops.reshape(sample_weight, (ops.shape(weights)[0], -1))
         return super().update_state(getattr(self.link.find(), self.hits)(y_true, y_pred), weights)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "link": self.link.serialize(), "hits": self.hits}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Any) -> Any:
         return cls(**{**config, "link": keras.saving.deserialize_keras_object(config["link"])})
 
 
@@ -132,7 +134,7 @@ class TaggingLayer(keras.layers.Layer):
             `epsilon_2`. With those, give the optimizer a multiplier for this layer instead.
     """
 
-    def __init__(self, lr_multiplier: float = 1, **kwargs):
+    def __init__(self, lr_multiplier: float = 1, **kwargs: Any) -> None:
         # Scores that come in float32 shall not be rounded on the way in.
         super().__init__(autocast=False, **kwargs)
         if not (lr_multiplier > 0 and math.isfinite(lr_multiplier)):
@@ -145,7 +147,7 @@ class TaggingLayer(keras.layers.Layer):
         self.link = link
         link.layer = self
 
-    def build(self, emissions_shape):
+    def build(self, emissions_shape: Any) -> None:
         self.num_tags = emissions_shape[-1]
         if len(emissions_shape) != 3 or self.num_tags is None or self.num_tags < 2:
             raise ConfigError(
@@ -153,11 +155,11 @@ class TaggingLayer(keras.layers.Layer):
                 "with at least 2 tags."
             )
 
-    def call(self, emissions, mask=None):
+    def call(self, emissions: Any, mask: Any = None) -> Any:
         emissions = as_float32(emissions)
         return emissions if mask is None else chain.mark_padding(emissions, mask)
 
-    def compute_mask(self, emissions, mask=None):
+    def compute_mask(self, emissions: Any, mask: Any = None) -> Any:
         return None
 
     # ---- weights
@@ -170,7 +172,7 @@ class TaggingLayer(keras.layers.Layer):
 
         return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
 
-    def multiplied(self, weight: keras.Variable):
+    def multiplied(self, weight: keras.Variable) -> Any:
         """lr_multiplier * weight, whose gradient reaches the weight as if the factor were 1."""
         weight = as_float32(weight)
         return weight + ops.stop_gradient((self.lr_multiplier - 1) * weight)
@@ -202,26 +204,26 @@ class TaggingLayer(keras.layers.Layer):
         """For `compile(metrics=[...])`: accuracy of the tags of the best path, which is what `decode` gives."""
         return TaggingAccuracy(self.link, "viterbi_hits", name="viterbi_accuracy")
 
-    def sequence_losses(self, labels, emissions):
+    def sequence_losses(self, labels: Any, emissions: Any) -> Any:
         """[batch]: the loss of each sequence, from labels and the layer's output."""
         raise NotImplementedError
 
-    def greedy_hits(self, labels, emissions):
+    def greedy_hits(self, labels: Any, emissions: Any) -> Any:
         """[batch, length]: whether each tag is found without a search for the best path."""
         raise NotImplementedError
 
-    def viterbi_hits(self, labels, emissions):
+    def viterbi_hits(self, labels: Any, emissions: Any) -> Any:
         """[batch, length]: whether each tag of the best path is right."""
         tags, _ = self.tag_ids(labels, emissions)
         return ops.equal(self.decode(emissions), tags)
 
-    def decode(self, emissions):
+    def decode(self, emissions: Any) -> Any:
         """The best path for the layer's output: int32 [batch, length], -1 at padding."""
         raise NotImplementedError
 
     # ---- labels
 
-    def tag_ids(self, labels, emissions):
+    def tag_ids(self, labels: Any, emissions: Any) -> Any:
         """Labels as ids [batch, length], 0 at padding; and for each sequence 0, or NaN if one of its labels is wrong.
 
         Raises:
@@ -260,11 +262,11 @@ class TaggingLayer(keras.layers.Layer):
 
     # ---- saving
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "lr_multiplier": self.lr_multiplier, "link": self.link.serialize()}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Any) -> Any:
         config = dict(config)
         link = keras.saving.deserialize_keras_object(config.pop("link"))
         layer = cls(**config)

@@ -14,7 +14,9 @@ from tfloader.layers.masking import is_masked
 from tfloader.losses.common import as_float32
 
 
-def viterbi_decode(emissions, transitions, mask=None, starts=None, ends=None, forbidden=None):
+def viterbi_decode(
+    emissions: Any, transitions: Any, mask: Any = None, starts: Any = None, ends: Any = None, forbidden: Any = None
+) -> Any:
     """Finds the path of tags with the highest sum of emissions and transitions in each row.
 
     Among equally good paths it takes the one with the lowest last tag, then the lowest last but one, and so on.
@@ -59,7 +61,9 @@ def viterbi_decode(emissions, transitions, mask=None, starts=None, ends=None, fo
     return packing.unpack(ops.where(found, ops.transpose(tags), -1)), score
 
 
-def constraint_scores(emissions_shape, transitions_shape, starts, ends, forbidden) -> list[np.ndarray]:
+def constraint_scores(
+    emissions_shape: Any, transitions_shape: Any, starts: Any, ends: Any, forbidden: Any
+) -> list[np.ndarray]:
     """Starts, ends and forbidden transitions as scores to add: 0, or -inf where not allowed."""
     tags = emissions_shape[-1]
     problems = []
@@ -96,7 +100,7 @@ class ViterbiDecoder:
         starts: Iterable[int] | None = None,
         ends: Iterable[int] | None = None,
         forbidden: np.ndarray | None = None,
-    ):
+    ) -> None:
         self.trans = trans
         self.starts = None if starts is None else list(starts)
         self.ends = None if ends is None else list(ends)

@@ -18,25 +18,25 @@ from tfloader.losses.common import FunctionLoss, as_float32, sparse_labels
 class CosineDense(keras.layers.Layer):
     """Cosines between vectors and `units` learned directions: [..., size] -> [..., units], float32 in any precision."""
 
-    def __init__(self, units, kernel_initializer="glorot_uniform", **kwargs):
+    def __init__(self, units: int, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.units = units
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.kernel = self.add_weight(
             name="kernel", shape=(input_shape[-1], self.units), initializer=self.kernel_initializer
         )
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return ops.matmul(ops.normalize(x, axis=-1), ops.normalize(self.kernel, axis=0))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.units)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "units": self.units,

@@ -91,7 +91,7 @@ class SampledSoftmax(Loss):
         self.probabilities = counts / counts.sum()
         self._keep, self._alias = alias_table(self.probabilities)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         size = input_shape[0][-1]
         self.kernel = self.add_weight(
             name="kernel", shape=(self.num_classes, size), initializer=self.kernel_initializer

@@ -91,7 +91,7 @@ class PostNorm(Transformer):
         )
 
     @property
-    def position_rows(self) -> int:
+    def position_rows(self) -> Any:
         """Rows of the position table."""
         return self.config.max_position_embeddings
 

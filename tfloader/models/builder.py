@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import keras
 
@@ -29,8 +29,6 @@ from tfloader.staging import staged
 from tfloader.weights import load_weights, tensors_to_save
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from tfloader.option_types import BuildOptions, LoadOptions
 
 # A path, or the content: of a config a dictionary, of a checkpoint a mapping of arrays.

@@ -89,6 +89,7 @@ class EncoderDecoder(Transformer):
 
     def build(self) -> EncoderDecoder:
         mask = [self.input("Encoder-Input-Mask")] if self.custom_attention_mask else []
+        tokens = targets = context = bias = None
         if self.part != "decoder":
             tokens = self.input("Encoder-Input-Token")
             context, bias = self.encode(tokens, *mask)
@@ -129,13 +130,13 @@ class EncoderDecoder(Transformer):
         self.context_bias = self.context_attention_bias(inputs, context, padding)
 
     @property
-    def num_blocks(self) -> int:
+    def num_blocks(self) -> Any:
         return self.config.num_decoder_layers
 
     # ---- generation
 
     @property
-    def start_token_id(self) -> int:
+    def start_token_id(self) -> int | None:
         """What the decoder's text begins with."""
         start = self.config.decoder_start_token_id
         return self.config.pad_token_id if start is None else start

@@ -31,7 +31,7 @@ class GPT(PostNorm):
         super().__init__(config, **options)
         self.final_activation = final_activation
 
-    after_embedding = GPT2.after_embedding
+    after_embedding = GPT2.after_embedding  # pyright: ignore[reportAssignmentType]
     language_model = GPT2.language_model
 
     def head(self, x: Any) -> Any:

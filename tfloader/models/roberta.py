@@ -26,7 +26,7 @@ class RoBERTa(BERT):
 
     @property
     def position_rows(self) -> int:
-        return super().position_rows + self.config.pad_token_id + 1
+        return super().position_rows + (self.config.pad_token_id or 0) + 1
 
     def make_inputs(self) -> dict[str, Any]:
         inputs = super().make_inputs()

@@ -61,7 +61,7 @@ class Transformer:
     # bert4keras' further names of the family -> the options that go with each.
     aliases: Mapping[str, Mapping[str, Any]] = {}
     # Options, or config fields, that are not possible for the family -> why.
-    refuses: Mapping[str, str] = {}
+    refuses: dict[str, str] = {}
     # Application -> the options with which build_transformer_model gives probabilities, as bert4keras did.
     bert4keras_defaults: Mapping[str, Mapping[str, Any]] = {}
     applications: Sequence[str] = APPLICATIONS
@@ -300,7 +300,7 @@ class Transformer:
 
     # ---- weights
 
-    def variable(self, path: str) -> Any | None:
+    def variable(self, path: str) -> Any:
         """The variable of a naming table's path, `Layer-Name/attribute/.../variable`; None if the model lacks it."""
         name, *attributes = path.split("/")
         found: Any = self.layers.get(self.prefix + name)

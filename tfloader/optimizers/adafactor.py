@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,7 +37,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
+        learning_rate: Any = 1e-3,
         beta1: float = 0.0,
         beta2: float | None = None,
         epsilon1: float = 1e-30,
@@ -45,8 +46,8 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         clipping_threshold: float | None = 1.0,
         min_dim_size_to_factor: int = 128,
         exclude_from_parameter_scale: Sequence[str] | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate=self._own_rate if learning_rate is None else learning_rate, **kwargs)
         self._has_own_rate = learning_rate is None
         self.beta1, self.beta2, self.epsilon1, self.epsilon2 = beta1, beta2, epsilon1, epsilon2
@@ -59,7 +60,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         rate = ops.minimum(0.01, ops.rsqrt(ops.cast(self.iterations + 1, "float32")))
         return rate if self.multiply_by_parameter_scale else 0.05 * rate
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         if self.built:
             return
         excluded = matches(self.exclude_from_parameter_scale, variables, "exclude_from_parameter_scale")
@@ -84,7 +85,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         smaller, larger = np.argsort(shape, kind="stable")[-2:]
         return (int(larger), int(smaller)) if shape[smaller] >= self.min_dim_size_to_factor else ()
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index, dtype = variable_index(self, variable), at_least_float32(variable.dtype)
         gradient, rate = ops.cast(gradient, dtype), ops.cast(learning_rate, dtype)
         beta2 = self.beta2 if self.beta2 is not None else 1 - ops.cast(self.iterations + 1, dtype) ** -0.8
@@ -108,7 +109,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
             change = ops.convert_to_tensor(mean)
         self.assign_sub(variable, ops.cast(change, variable.dtype))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             **super().get_config(),
             "beta1": self.beta1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -25,23 +26,23 @@ class Adam(WholeGradients, keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.001,
+        learning_rate: Any = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-6,
         bias_correction: bool = True,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.beta_1, self.beta_2, self.epsilon, self.bias_correction = beta_1, beta_2, epsilon, bias_correction
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         if self.built:
             return
         super().build(variables)
         self._first, self._second = self.add_optimizer_variables(variables, ["momentum", "velocity"])
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         dtype = variable.dtype
         index = variable_index(self, variable)
         m, v = self._first[index], self._second[index]
@@ -56,7 +57,7 @@ class Adam(WholeGradients, keras.optimizers.Optimizer):
             root = root / ops.sqrt(-ops.expm1(step * math.log(self.beta_2)))
         self.assign_sub(variable, m * rate / (root + self.epsilon))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "beta_1": self.beta_1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 from keras import ops
@@ -26,7 +27,7 @@ class ExponentialMovingAverage(Extension):
         ema_momentum: what is left of a weight's share after one more update.
     """
 
-    def __init__(self, *args, ema_momentum: float = 0.999, **kwargs):
+    def __init__(self, *args: Any, ema_momentum: float = 0.999, **kwargs: Any) -> None:
         super().__init__(*args, ema_momentum=ema_momentum, **kwargs)
         refuse(
             self,
@@ -39,7 +40,7 @@ class ExponentialMovingAverage(Extension):
         )
         self._weights_aside = None
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         if self.built:
             return
         super().build(variables)
@@ -48,7 +49,7 @@ class ExponentialMovingAverage(Extension):
             for index, variable in enumerate(variables)
         ]
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         super().apply(grads, trainable_variables)
         updates = ops.cast(self.iterations, "float32")
         share = (1 - self.ema_momentum) / -ops.expm1(updates * math.log(self.ema_momentum))
@@ -78,7 +79,7 @@ class ExponentialMovingAverage(Extension):
     def reset_old_weights(self) -> None:
         """Puts the weights back that `apply_ema_weights` kept."""
         refuse(self, (self._weights_aside is None, "there are no weights to put back; call apply_ema_weights first."))
-        for variable, weights in zip(self.trained.variables, self._weights_aside, strict=True):
+        for variable, weights in zip(self.trained.variables, self._weights_aside or (), strict=True):
             variable.assign(weights)
         self._weights_aside = None
 
@@ -95,11 +96,11 @@ class ExponentialMovingAverage(Extension):
 class EvaluateAverage(keras.callbacks.Callback):
     """Evaluates and validates with the average of an `ExponentialMovingAverage`, and trains on with the weights."""
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Any = None) -> None:
         if self._optimizer.has_average:
             self._optimizer.apply_ema_weights()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: Any = None) -> None:
         if self._optimizer.has_average:
             self._optimizer.reset_old_weights()
 
@@ -124,7 +125,7 @@ class Lookahead(Extension):
         slow_step_size: the part of the way.
     """
 
-    def __init__(self, *args, steps_per_slow_update: int = 5, slow_step_size: float = 0.5, **kwargs):
+    def __init__(self, *args: Any, steps_per_slow_update: int = 5, slow_step_size: float = 0.5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         require_tensorflow(self)
         good = steps_per_slow_update == int(steps_per_slow_update) >= 1
@@ -136,20 +137,20 @@ class Lookahead(Extension):
         )
         self.steps_per_slow_update, self.slow_step_size = steps_per_slow_update, slow_step_size
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         if self.built:
             return
         super().build(variables)
         self._slow = self.add_optimizer_variables(variables, "slow")
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         if not self.built:
             self.build(list(trainable_variables))
         self._where(self.iterations == 0, self._start)
         super().apply(grads, trainable_variables)
         self._where(self.iterations % self.steps_per_slow_update == 0, self._synchronize)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "steps_per_slow_update": self.steps_per_slow_update,

@@ -68,7 +68,7 @@ class Extended(Extension):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
         config = dict(config)
         name, parts = config.pop("optimizer"), set(config.pop("extensions"))
         base = keras.saving.get_registered_object(name, custom_objects) or getattr(keras.optimizers, name, None)
@@ -78,7 +78,7 @@ class Extended(Extension):
                 "keras.saving.register_keras_serializable, or give it as custom_objects."
             )
         of_a_user = cls is not Extended and "base" not in vars(cls)  # a subclass that somebody registered
-        made = cls if of_a_user else extend(base, *(part for part in EXTENSIONS if part.__name__ in parts))
+        made: Any = cls if of_a_user else extend(base, *(part for part in EXTENSIONS if part.__name__ in parts))
         return super(Extended, made).from_config(config, custom_objects)
 
 
@@ -122,7 +122,10 @@ def extend(
 
 
 def _extender(part: type[Extension]) -> Callable[..., type[keras.optimizers.Optimizer]]:
-    def extend_with(BaseOptimizer, name=None):  # noqa: N803
+    def extend_with(
+        BaseOptimizer: type[keras.optimizers.Optimizer],  # noqa: N803
+        name: str | None = None,
+    ) -> type[keras.optimizers.Optimizer]:
         return extend(BaseOptimizer, part, name=name)
 
     extend_with.__doc__ = f"bert4keras' name for `extend(BaseOptimizer, {part.__name__}, name=name)`.\n\n{part.__doc__}"

@@ -36,11 +36,11 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
         lr_schedule: {step: factor}.
     """
 
-    def __init__(self, learning_rate: float, lr_schedule: Mapping[int, float]):
+    def __init__(self, learning_rate: float, lr_schedule: Mapping[int, float]) -> None:
         self.learning_rate = learning_rate
         self.points = _points(lr_schedule)
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         factor = self.points[0][1]
         for (start, low), (end, high) in itertools.pairwise(self.points):
             line = low + (high - low) * (ops.cast(step - start, "float32") / (end - start))
@@ -71,19 +71,19 @@ class PiecewiseLinearLearningRate(Extension):
             is refused.
     """
 
-    def __init__(self, *args, lr_schedule: Mapping[int, float] | Pairs = ((0, 1),), **kwargs):
+    def __init__(self, *args: Any, lr_schedule: Mapping[int, float] | Pairs = ((0, 1),), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._factor = PiecewiseLinear(1.0, lr_schedule)
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         return super().learning_rate * self._factor(self.iterations)
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: Any) -> Any:
         raise TrainingError("The learning rate follows lr_schedule, and cannot be set. Change lr_schedule instead.")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "lr_schedule": dict(self._factor.points)}
 
 
@@ -96,7 +96,7 @@ class ParameterWiseLearningRate(OwnDecay):
             saves its gradient and its slots).
     """
 
-    def __init__(self, *args, paramwise_lr_schedule: Mapping[str, float] | Pairs = (), **kwargs):
+    def __init__(self, *args: Any, paramwise_lr_schedule: Mapping[str, float] | Pairs = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         problems = [
             f"{pattern!r}: {multiplier!r}"
@@ -109,18 +109,18 @@ class ParameterWiseLearningRate(OwnDecay):
             )
         self.paramwise_lr_schedule = {pattern: float(value) for pattern, value in dict(paramwise_lr_schedule).items()}
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         if self.built:
             return
         found = matches(self.paramwise_lr_schedule, variables, "paramwise_lr_schedule")
-        self._multipliers = tuple(math.prod(map(self.paramwise_lr_schedule.get, patterns)) for patterns in found)
+        self._multipliers = tuple(math.prod(map(self.paramwise_lr_schedule.__getitem__, item)) for item in found)
         super().build(variables)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         multiplier = self._multipliers[variable_index(self, variable)]
         super().update_step(gradient, variable, learning_rate if multiplier == 1 else learning_rate * multiplier)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "paramwise_lr_schedule": dict(self.paramwise_lr_schedule)}
 
 

@@ -125,7 +125,7 @@ def _differences(item: Adapter, note: dict[str, Any]) -> Iterator[str]:
 
 def _description(item: Adapter) -> dict[str, Any]:
     array = np.ascontiguousarray(ops.convert_to_numpy(item.base))
-    checksum = f"{keras.backend.standardize_dtype(item.dtype)} {zlib.crc32(array.view('uint8')):08x}"
+    checksum = f"{keras.backend.standardize_dtype(item.dtype)} {zlib.crc32(array.view('uint8').data):08x}"
     return {"rank": item.layer.lora_rank, "alpha": item.layer.lora_alpha, "base": checksum}
 
 

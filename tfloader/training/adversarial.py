@@ -154,9 +154,9 @@ def adversarial_training(
     """
     if epsilon is not None or not methods:
         methods = (*methods, FGM(1.0 if epsilon is None else epsilon))
-    methods = [FGM(method) if isinstance(method, numbers.Real) else method for method in methods]
-    unknown = [method for method in methods if not isinstance(method, (Attack, GradientPenalty, VAT))]
-    attacks = [method for method in methods if isinstance(method, Attack)]
+    chosen: list[Any] = [FGM(float(method)) if isinstance(method, numbers.Real) else method for method in methods]
+    unknown = [method for method in chosen if not isinstance(method, (Attack, GradientPenalty, VAT))]
+    attacks = [method for method in chosen if isinstance(method, Attack)]
     if unknown or len(attacks) > 1:
         found = ", ".join(type(method).__name__ for method in unknown or attacks)
         raise TrainingError(
@@ -164,8 +164,8 @@ def adversarial_training(
             f"number of GradientPenalty and VAT, which are added; found {found}."
         )
     attack = attacks[0] if attacks else Attack()
-    penalties = [method for method in methods if isinstance(method, GradientPenalty)]
-    others = [method for method in methods if isinstance(method, VAT)]
+    penalties = [method for method in chosen if isinstance(method, GradientPenalty)]
+    others = [method for method in chosen if isinstance(method, VAT)]
 
     def gradients(batch: Batch) -> list[Any]:
         total = attack.gradients(batch, penalties)
@@ -176,8 +176,8 @@ def adversarial_training(
     return ReplacedStep(model, _table(model, embedding_name), gradients)
 
 
-def _table(model: keras.Model, layer: str | keras.layers.Layer) -> Any:
-    layer = layer_named(model, layer)
+def _table(model: keras.Model, name: str | keras.layers.Layer) -> Any:
+    layer = layer_named(model, name)
     weights = [weight for weight in layer.weights if keras.backend.is_float_dtype(weight.dtype)]
     tables = [weight for weight in weights if weight.name == "embeddings"] or weights
     if len(tables) == 1:

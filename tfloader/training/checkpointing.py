@@ -126,8 +126,9 @@ class BestWeights(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.monitor not in (logs or {}):
-            raise TrainingError(f"BestWeights: no {self.monitor!r} in the logs, which have {', '.join(logs or ())}.")
+        logs = logs or {}
+        if self.monitor not in logs:
+            raise TrainingError(f"BestWeights: no {self.monitor!r} in the logs, which have {', '.join(logs)}.")
         value = float(logs[self.monitor])
         if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
             self.best, self.best_epoch = value, epoch

@@ -91,9 +91,9 @@ def report(model: keras.Model) -> Trainable:
     groups: dict[bool, list[Any]] = {True: [], False: []}
     for variable in model.weights:
         groups[id(variable) in trains].append(variable)
-    paths = ([variable.path for variable in groups[key]] for key in (True, False))
+    trained, frozen = ([variable.path for variable in groups[key]] for key in (True, False))
     sizes = (sum(math.prod(variable.shape) for variable in groups[key]) for key in (True, False))
-    return Trainable(*paths, *sizes)
+    return Trainable(trained, frozen, *sizes)
 
 
 def ids(variables: Collection[Any]) -> set[int]:
