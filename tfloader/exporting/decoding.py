@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfloader.errors import ConfigError
 from tfloader.generation.cache import Prompt, Read, StepCache
+from tfloader.generation.proof import prove
 from tfloader.generation.reading import reader
 from tfloader.models.transformer import Transformer
 
@@ -38,6 +39,7 @@ class CachedDecoding:
                 f"{type(transformer).__name__}.attention_bias is asked for the text so far, which an exported decoding "
                 "step does not have: export the model with decoding=False."
             )
+        prove(self.reader, transformer)
         self.layers: list[str] = []
         self.memory_layers: list[str] = []
 

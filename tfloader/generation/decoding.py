@@ -21,6 +21,7 @@ from tfloader.generation.contrastive import ContrastiveSearch
 from tfloader.generation.kernels import KernelCopies
 from tfloader.generation.loop import State, decoding_loop
 from tfloader.generation.options import GenerationOptions
+from tfloader.generation.proof import prove
 from tfloader.generation.reading import reader
 from tfloader.generation.sampling import OneToken
 from tfloader.generation.window import Window, window_for
@@ -63,6 +64,7 @@ class Decoder:
         self.spare_memory = spare_memory
         self.config = transformer.config
         self.reader = reader(transformer)
+        prove(self.reader, transformer)
         self.traces = 0
         self._variables: list[Any] | None = None
         self._forget_functions()
