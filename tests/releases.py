@@ -140,3 +140,13 @@ def relative_error(found: Any, expected: np.ndarray) -> float:
 
 def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+@functools.lru_cache(maxsize=2)
+def compiled(model: Any) -> Any:
+    """The model as one graph for inputs of every length: for tests that call it token by token."""
+    import tensorflow as tf
+
+    shapes = [tf.TensorSpec([None] * len(tensor.shape), tensor.dtype) for tensor in model.inputs]
+    graph = tf.function(lambda *arrays: model(arrays if len(arrays) > 1 else arrays[0]), input_signature=shapes)
+    return lambda *arrays: graph(*(tf.constant(array, spec.dtype) for array, spec in zip(arrays, shapes, strict=True)))

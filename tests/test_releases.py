@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tfloader
-from tests.releases import CASES, NEEDS_TORCH, Case, as_list, case, relative_error
+from tests.releases import CASES, NEEDS_TORCH, Case, as_list, case, compiled, relative_error
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import ConfigError, WeightsError
 from tfloader.naming import RELEASES, find_config, read_raw_config
@@ -61,7 +61,7 @@ def test_greedy_continuations_are_identical_token_by_token(release):
         for prompt, expected in ((f"prompt_{i}", f"greedy_{i}") for i in range(2)):
             tokens, wanted = release.arrays[prompt], release.arrays[expected]
             while tokens.shape[1] < wanted.shape[1]:
-                following = np.argmax(model(tokens)[:, -1], axis=-1)
+                following = np.argmax(compiled(model)(tokens)[:, -1], axis=-1)
                 tokens = np.concatenate([tokens, following[:, None].astype("int32")], axis=1)
             np.testing.assert_array_equal(tokens, wanted)
 
@@ -72,7 +72,7 @@ def check_encoder_decoder(model, release):
     context = model.transformer.encoder(release.arrays["input_ids"])
     del context  # the joint model is what is checked: it hides the padding of the source
     while tokens.shape[1] < wanted.shape[1]:
-        following = np.argmax(model([release.arrays["input_ids"], tokens])[:, -1], axis=-1)
+        following = np.argmax(compiled(model)(release.arrays["input_ids"], tokens)[:, -1], axis=-1)
         tokens = np.concatenate([tokens, following[:, None].astype("int32")], axis=1)
     ended = np.cumsum(wanted == 1, axis=1) - (wanted == 1) > 0  # what follows the end token is padding
     np.testing.assert_array_equal(np.where(ended, 0, tokens), wanted)

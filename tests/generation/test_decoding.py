@@ -10,7 +10,7 @@ import pytest
 
 import tfloader
 from tests.conftest import CHECKPOINTS
-from tests.releases import case
+from tests.releases import case, compiled
 from tfloader.errors import ConfigError
 from tfloader.generation.text import TextGenerator
 
@@ -76,8 +76,7 @@ def without_cache(model, prompt, count):
     for _ in range(count):
         new = np.arange(tokens.shape[1]) >= len(prompt)
         segments = (new[None] & (model.transformer.config.application == "unilm")).astype("int32")
-        inputs = [tokens, segments][: len(model.inputs)]
-        logits = np.asarray(model(inputs if len(inputs) > 1 else tokens))[0, -1]
+        logits = np.asarray(compiled(model)(*[tokens, segments][: len(model.inputs)]))[0, -1]
         seen.append(logits)
         tokens = np.concatenate([tokens, [[int(logits.argmax())]]], axis=1)
     return tokens[0, len(prompt) :].tolist(), np.stack(seen)
