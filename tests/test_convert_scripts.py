@@ -16,8 +16,9 @@ import pytest
 import tfloader
 from tests.conftest import CHECKPOINTS
 from tests.downloads.conftest import environment, file, json_page, site  # noqa: F401 (fixtures)
-from tfloader.downloads import CATALOGUE, RECORD
+from tfloader.downloads import CATALOGUE
 from tfloader.downloads.catalogue import Publication, Written
+from tfloader.downloads.downloading import RECORD
 from tfloader.downloads.transfer import RemoteFile
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "convert").glob("*.py"))

@@ -183,7 +183,9 @@ WAYS = {
 
 @both
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("options", [{"shuffle": True}, {"workers": 2, "length_of": lambda item: item[1]}], ids=["shuffled", "by length"])
+@pytest.mark.parametrize(
+    "options", [{"shuffle": True}, {"workers": 2, "length_of": lambda item: item[1]}], ids=["shuffled", "by length"]
+)
 def test_fit_sees_every_item_once_an_epoch(kind, way, options):
     model = counting_model()
     data, arguments = WAYS[way](kind(ITEMS, 2, **options))
