@@ -93,7 +93,7 @@ def test_any_number_of_parts_does_what_all_formulas_say(names, rule):
     check(rule, tuple(sorted(names)))
 
 
-@pytest.mark.parametrize(("one", "two"), itertools.combinations(EXTENSIONS, 2))
+@pytest.mark.parametrize(("one", "two"), list(itertools.combinations(EXTENSIONS, 2)))
 def test_the_order_of_extending_does_not_matter(one, two):
     first = optimizers.extend(optimizers.extend(keras.optimizers.Adam, one), two)
     second = optimizers.extend(optimizers.extend(keras.optimizers.Adam, two), one)

@@ -115,7 +115,8 @@ def picture(rows: Sequence[Sequence[tuple[str, float]]], title: str = "", font: 
         for token, score in row:
             background = [part / 255 for part in colour(score, strongest)]
             text = figure.text(
-                0, 0, token, transform=IdentityTransform(), fontproperties=FontProperties(families, size=FONT_SIZE),
+                0, 0, token, transform=IdentityTransform(),
+                fontproperties=FontProperties(family=families, size=FONT_SIZE),
                 parse_math=False, bbox={"facecolor": background, "edgecolor": "none", "pad": PADDING},
             )  # fmt: skip
             width = text.get_window_extent(renderer).width
