@@ -32,9 +32,10 @@ def prove(reader: Prompts, transformer: Transformer) -> None:
     if not foreign:
         return
     who = f"{', '.join(foreign)}: this {transformer.config.family!r} model"
+    model: Any = transformer.model  # it was built
     random = np.random.default_rng(0)
     try:
-        with keras.StatelessScope(state_mapping=varied(transformer.model.variables, random)):
+        with keras.StatelessScope(state_mapping=varied(model.variables, random)):
             difference = largest_difference(reader, transformer, random)
     except Exception as error:
         raise ConfigError(f"{who} cannot be read a token at a time, with a cache: {error}") from error
