@@ -183,10 +183,11 @@ def _where(items: Sequence[Named], condition: Any) -> set[int]:
 
 
 def _words(name: str) -> str:
-    return rf"\b{_quoted(name)}\b"
+    return rf"\b{quoted(name)}\b"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A regular expression of the name, with its hyphens as they are."""
     return re.escape(name).replace(r"\-", "-")
 
 
@@ -203,7 +204,7 @@ def _same_or_refused(pattern: str, named: set[int], items: Sequence[Named]) -> s
             return named
         raise
     if named and found and named != found:
-        exact = [rf"(^|/){_quoted(pattern)}(/|$)", _words(pattern)]
+        exact = [rf"(^|/){quoted(pattern)}(/|$)", _words(pattern)]
         exact = [EXPRESSION + item for item in exact if choose(EXPRESSION + item, items) == named]
         other = items[min(found ^ named)].path
         raise _AmbiguousError(

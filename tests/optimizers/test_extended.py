@@ -71,7 +71,9 @@ def check(rule: str, names: tuple[str, ...]) -> None:
     if "average" in names:
         with optimizer.ema_weights():
             inside = {variable.path: np.array(variable) for variable in variables}
-        assert largest_error([inside], [averages]) <= max(tolerance, 1e-6)  # no nearer than the weights
+        # An average is no nearer to the float64 reference than the weights are (`tolerance`: Keras' Adam is 1e-5 off,
+        # see RULES), nor than float32, in which the share of an update is computed.
+        assert largest_error([inside], [averages]) <= max(tolerance, 1e-6)
         for variable in variables:
             np.testing.assert_array_equal(variable, found[-1][variable.path])
 

@@ -11,11 +11,4 @@ from tfloader.checkpoints.opening import open_checkpoint
 from tfloader.checkpoints.safetensors_writer import write_safetensors
 from tfloader.checkpoints.tensorflow_writer import write_tensorflow
 
-__all__ = [
-    "Checkpoint",
-    "TensorSpec",
-    "aligned_empty",
-    "open_checkpoint",
-    "write_safetensors",
-    "write_tensorflow",
-]
+__all__ = ["Checkpoint", "TensorSpec", "aligned_empty", "open_checkpoint", "write_safetensors", "write_tensorflow"]

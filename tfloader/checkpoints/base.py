@@ -120,17 +120,10 @@ class Checkpoint(Mapping[str, TensorSpec]):
     format = ""
 
     def __init__(
-        self,
-        path: str,
-        files: tuple[str, ...],
-        specs: dict[str, TensorSpec],
-        skipped: dict[str, str] | None = None,
+        self, path: str, files: tuple[str, ...], specs: dict[str, TensorSpec], skipped: dict[str, str] | None = None
     ) -> None:
-        self.path = path
-        self.files = files
-        self.skipped = skipped or {}
-        self._specs = specs
-        self._closed = False
+        self.path, self.files, self.skipped = path, files, skipped or {}
+        self._specs, self._closed = specs, False
 
     def __getitem__(self, name: str) -> TensorSpec:
         return self._specs[name]

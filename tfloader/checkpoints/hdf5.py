@@ -27,7 +27,10 @@ class Hdf5Checkpoint(Checkpoint):
 
     def __init__(self, path: str) -> None:
         expect(path, "an HDF5 file", "hdf5")
-        h5py = _import_h5py(path)
+        try:
+            import h5py
+        except ImportError as error:
+            raise CheckpointError(f"{path}: reading HDF5 needs h5py. Run: pip install h5py") from error
         try:
             self._file = h5py.File(path, "r", locking="best-effort")
         except OSError as error:
@@ -63,14 +66,6 @@ class Hdf5Checkpoint(Checkpoint):
                 f"{self.path}: reading {show(name)} failed: {error}. Download the file again."
             ) from error
         return result
-
-
-def _import_h5py(path: str) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise CheckpointError(f"{path}: reading HDF5 needs h5py. Run: pip install h5py") from error
-    return h5py
 
 
 def _walk(file: Any) -> tuple[dict[str, TensorSpec], list[str]]:

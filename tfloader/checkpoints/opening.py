@@ -93,10 +93,9 @@ def _open_folder(folder: str) -> Checkpoint:
             )
         return None
 
-    if path := choose("model.safetensors.index.json", ".safetensors.index.json"):
-        return ShardedCheckpoint(path, SafetensorsCheckpoint)
-    if path := choose("model.safetensors", ".safetensors"):
-        return SafetensorsCheckpoint(path)
+    for preferred in ("model.safetensors.index.json", "model.safetensors"):
+        if path := choose(preferred, preferred.removeprefix("model")):
+            return _open_file(path)
     if "checkpoint" in names and os.path.isfile(os.path.join(folder, "checkpoint")):
         return TensorflowCheckpoint(_prefix_of_state(os.path.join(folder, "checkpoint")))
     indexes = [name for name in names if name.endswith(".index")]
@@ -109,10 +108,9 @@ def _open_folder(folder: str) -> Checkpoint:
         return TensorflowCheckpoint(os.path.join(folder, indexes[0][: -len(".index")]))
     if path := choose("tf_model.h5", ".h5"):
         return Hdf5Checkpoint(path)
-    if "pytorch_model.bin.index.json" in names:
-        return ShardedCheckpoint(os.path.join(folder, "pytorch_model.bin.index.json"), TorchCheckpoint)
-    if "pytorch_model.bin" in names:
-        return TorchCheckpoint(os.path.join(folder, "pytorch_model.bin"))
+    for name in ("pytorch_model.bin.index.json", "pytorch_model.bin"):
+        if name in names:
+            return _open_file(os.path.join(folder, name))
     raise CheckpointError(f"{folder}: no checkpoint in this folder. It {_contents(folder)}\nAccepted are: {_ACCEPTED}.")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from tfloader.checkpoints.files import MAX_JSON_BYTES
 from tfloader.checkpoints.safetensors import DTYPES
-from tfloader.checkpoints.writing import Item, checked_items, fetch
+from tfloader.checkpoints.writing import Item, checked_items, fetch, groups
 from tfloader.errors import CheckpointError
 from tfloader.staging import staged
 
@@ -49,19 +49,15 @@ def write_safetensors(
     if not stem or not re.fullmatch(r"[\w.-]+", stem):
         raise CheckpointError(f"{folder}: {stem!r} cannot be the first part of file names.")
     items = checked_items(folder, tensors)
-    for name, _, _ in items:
-        if name == "__metadata__":
-            raise CheckpointError(f"{folder}: no tensor can be called __metadata__ in a safetensors file. Rename it.")
+    if any(name == "__metadata__" for name, _, _ in items):
+        raise CheckpointError(f"{folder}: no tensor can be called __metadata__ in a safetensors file. Rename it.")
 
-    shards = _split(items, max_shard_bytes)
+    shards = groups(items, max_shard_bytes)
     total = sum(spec.nbytes for _, spec, _ in items)
-    single = f"{stem}.safetensors"
     index = f"{stem}.safetensors.index.json"
-    names = (
-        [single]
-        if len(shards) == 1
-        else [f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    )
+    names = [f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    if len(shards) == 1:
+        names = [f"{stem}.safetensors"]
     own = re.compile(re.escape(stem) + r"(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
     with staged(folder, CheckpointError, total, lambda there: filter(own.fullmatch, there)) as stage:
         for name, shard in zip(names, shards, strict=True):
@@ -75,31 +71,13 @@ def write_safetensors(
     return [os.path.join(folder, name) for name in names]
 
 
-def _split(items: list[Item], max_bytes: int) -> list[list[Item]]:
-    """Fills one shard after the other, in the given order."""
-    shards: list[list[Item]] = [[]]
-    filled = 0
-    for item in items:
-        nbytes = item[1].nbytes
-        if shards[-1] and filled + nbytes > max_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(item)
-        filled += nbytes
-    return shards
-
-
 def _write_file(path: str, items: list[Item], metadata: Mapping[str, str]) -> None:
     # safetensors promises no alignment, but torch cannot view a float32 at an odd offset.
     items = sorted(items, key=lambda item: -item[1].numpy_dtype.itemsize)
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     at = 0
     for name, spec, _ in items:
-        header[name] = {
-            "dtype": _CODES[spec.dtype],
-            "shape": spec.shape,
-            "data_offsets": [at, at + spec.nbytes],
-        }
+        header[name] = {"dtype": _CODES[spec.dtype], "shape": spec.shape, "data_offsets": [at, at + spec.nbytes]}
         at += spec.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

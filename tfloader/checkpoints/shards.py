@@ -88,9 +88,8 @@ def _read_index(path: str) -> dict[str, str]:
             f"found the keys {', '.join(map(show, list(index)[:10])) or '(none)'}. Download it again."
         )
     bad = [f"{show(name)}: {show(str(shard))}" for name, shard in weight_map.items() if not isinstance(shard, str)]
-    bad += [
-        f"{show(shard)}" for shard in {s: None for s in weight_map.values() if isinstance(s, str)} if not _plain(shard)
-    ]
+    names = dict.fromkeys(shard for shard in weight_map.values() if isinstance(shard, str))
+    bad += [show(shard) for shard in names if not _plain(shard)]
     if bad:
         raise CheckpointError(
             f'{path}: "weight_map" must hold plain file names of shards in the same folder. Do not use this '

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable
 
 from tfloader.checkpoints.tensorflow import check_prefix
-from tfloader.checkpoints.writing import Item, checked_items, fetch
+from tfloader.checkpoints.writing import Item, checked_items, fetch, groups
 from tfloader.errors import CheckpointError
 from tfloader.staging import staged
 
@@ -48,12 +48,12 @@ def write_tensorflow(prefix: str | os.PathLike[str], tensors: Iterable[Item]) ->
     own = re.compile(re.escape(base) + r"\.(index|data-\d{5}-of-\d{5})")
     nbytes = sum(spec.nbytes for _, spec, _ in items)
     with staged(folder, CheckpointError, nbytes, lambda there: filter(own.fullmatch, there)) as stage:
-        groups = os.path.join(stage, f"{base}.groups")
-        os.mkdir(groups)
+        folder_of_parts = os.path.join(stage, f"{base}.parts")
+        os.mkdir(folder_of_parts)
         try:
             parts = []
-            for group in _groups(items):
-                parts.append(os.path.join(groups, f"part{len(parts)}"))
+            for group in groups(items, _GROUP_BYTES):
+                parts.append(os.path.join(folder_of_parts, f"part{len(parts)}"))
                 _save_group(tf, prefix, parts[-1], group)
             with tf.init_scope(), tf.device("CPU:0"):
                 tf.raw_ops.MergeV2Checkpoints(
@@ -63,7 +63,7 @@ def write_tensorflow(prefix: str | os.PathLike[str], tensors: Iterable[Item]) ->
             raise CheckpointError(
                 f"{prefix}: TensorFlow could not write it: {error.message}. Files of an earlier save stay."
             ) from error
-        shutil.rmtree(groups)
+        shutil.rmtree(folder_of_parts)
         names = sorted(filter(own.fullmatch, os.listdir(stage)))  # "data" before "index"
         with open(os.path.join(stage, _STATE), "w", encoding="utf-8") as file:
             file.write(f'model_checkpoint_path: "{base}"\nall_model_checkpoint_paths: "{base}"\n')
@@ -79,16 +79,3 @@ def _save_group(tf, target: str, prefix: str, group: list[Item]) -> None:
             shape_and_slices=[""] * len(group),
             tensors=[tf.convert_to_tensor(fetch(target, item)) for item in group],
         )
-
-
-def _groups(items: list[Item]) -> list[list[Item]]:
-    groups: list[list[Item]] = []
-    filled = 0
-    for item in items:
-        nbytes = item[1].nbytes
-        if not groups or filled + nbytes > _GROUP_BYTES:
-            groups.append([])
-            filled = 0
-        groups[-1].append(item)
-        filled += nbytes
-    return groups

@@ -1,4 +1,4 @@
-"""What both writers share: checked inputs, and one array at a time."""
+"""What both writers share: checked inputs, groups of tensors of limited size, and one array at a time."""
 
 from __future__ import annotations
 
@@ -35,6 +35,20 @@ def checked_items(target: str, tensors: Iterable[Item]) -> list[Item]:
     if problems:
         raise CheckpointError(f"{target}: cannot be written with these tensors:\n{listing(problems)}")
     return items
+
+
+def groups(items: Iterable[Item], max_bytes: int) -> list[list[Item]]:
+    """The items in their order, in groups of at most so many bytes; a larger one has a group of its own."""
+    result: list[list[Item]] = [[]]
+    filled = 0
+    for item in items:
+        nbytes = item[1].nbytes
+        if result[-1] and filled + nbytes > max_bytes:
+            result.append([])
+            filled = 0
+        result[-1].append(item)
+        filled += nbytes
+    return result
 
 
 def fetch(target: str, item: Item) -> np.ndarray:

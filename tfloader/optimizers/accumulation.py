@@ -23,6 +23,8 @@ class GradientAccumulation(Extension):
         grad_accum_steps: k.
     """
 
+    saved = ("grad_accum_steps",)
+
     def __init__(self, *args, grad_accum_steps: int = 2, **kwargs):
         super().__init__(*args, **kwargs)
         require_tensorflow(self, "Keras' gradient_accumulation_steps")
@@ -40,9 +42,6 @@ class GradientAccumulation(Extension):
         super().build(variables)
         self._batches = self.add_variable((), dtype="int", aggregation="only_first_replica", name="batches")
         self._sums = self.add_optimizer_variables(variables, "gradient_sum")
-
-    def get_config(self):
-        return {**super().get_config(), "grad_accum_steps": self.grad_accum_steps}
 
     def apply(self, grads, trainable_variables=None):
         import tensorflow as tf

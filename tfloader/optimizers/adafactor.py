@@ -35,6 +35,9 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         kwargs: those of every Keras optimizer; weight_decay is multiplied by learning_rate alone.
     """
 
+    saved = ("beta1", "beta2", "epsilon1", "epsilon2", "multiply_by_parameter_scale", "clipping_threshold")
+    saved += ("min_dim_size_to_factor", "exclude_from_parameter_scale")
+
     def __init__(
         self,
         learning_rate: Any = 1e-3,
@@ -71,7 +74,8 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         for index, variable in enumerate(variables):
             dtype = at_least_float32(variable.dtype)
             axes = self.factored_axes(variable.shape)
-            shapes = [_mean_shape(variable.shape, axis) for axis in axes] if axes else [tuple(variable.shape)]
+            shape = tuple(variable.shape)
+            shapes = [(*shape[:axis], 1, *shape[axis + 1 :]) for axis in axes] or [shape]
             self._squares.append(
                 [self.add_variable(shape, dtype=dtype, name=f"square_{index}_{n}") for n, shape in enumerate(shapes)]
             )
@@ -110,23 +114,9 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         self.assign_sub(variable, ops.cast(change, variable.dtype))
 
     def get_config(self) -> dict[str, Any]:
-        config = {
-            **super().get_config(),
-            "beta1": self.beta1,
-            "beta2": self.beta2,
-            "epsilon1": self.epsilon1,
-            "epsilon2": self.epsilon2,
-            "multiply_by_parameter_scale": self.multiply_by_parameter_scale,
-            "clipping_threshold": self.clipping_threshold,
-            "min_dim_size_to_factor": self.min_dim_size_to_factor,
-            "exclude_from_parameter_scale": list(self.exclude_from_parameter_scale),
-        }
+        config = super().get_config()
         return {**config, "learning_rate": None} if self._has_own_rate else config
 
 
 def _rms(tensor):
     return ops.sqrt(ops.mean(ops.square(tensor)))
-
-
-def _mean_shape(shape, axis) -> tuple[int, ...]:
-    return tuple(1 if index == axis else size for index, size in enumerate(shape))

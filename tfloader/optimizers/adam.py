@@ -24,6 +24,8 @@ class Adam(WholeGradients, keras.optimizers.Optimizer):
         kwargs: those of every Keras optimizer (weight_decay, clipnorm ...).
     """
 
+    saved = ("beta_1", "beta_2", "epsilon", "bias_correction")
+
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -56,12 +58,3 @@ class Adam(WholeGradients, keras.optimizers.Optimizer):
             rate = rate / -ops.expm1(step * math.log(self.beta_1))
             root = root / ops.sqrt(-ops.expm1(step * math.log(self.beta_2)))
         self.assign_sub(variable, m * rate / (root + self.epsilon))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-            "bias_correction": self.bias_correction,
-        }

@@ -125,6 +125,8 @@ class Lookahead(Extension):
         slow_step_size: the part of the way.
     """
 
+    saved = ("steps_per_slow_update", "slow_step_size")
+
     def __init__(self, *args: Any, steps_per_slow_update: int = 5, slow_step_size: float = 0.5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         require_tensorflow(self)
@@ -149,13 +151,6 @@ class Lookahead(Extension):
         self._where(self.iterations == 0, self._start)
         super().apply(grads, trainable_variables)
         self._where(self.iterations % self.steps_per_slow_update == 0, self._synchronize)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "steps_per_slow_update": self.steps_per_slow_update,
-            "slow_step_size": self.slow_step_size,
-        }
 
     def _where(self, condition, step):
         """Does `step` with each variable on each replica if the condition holds: one branch for all of them."""

@@ -18,7 +18,12 @@ class WholeGradients(ClipHook):
     A TensorFlow embedding's gradient lists a row once for each place where its token stands, and Keras (3.15) squares
     and clips these entries one by one: its Adam takes a sum of squares for the square of the sum. Under a strategy with
     several replicas it clips each replica's share.
+
+    Attributes:
+        saved: of each class, its own arguments that are attributes of the same name; `get_config` gives all of them.
     """
+
+    saved: tuple[str, ...] = ()
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         super().apply([dense(gradient) for gradient in grads], trainable_variables)
@@ -32,6 +37,12 @@ class WholeGradients(ClipHook):
         # Keras will sum over the replicas again.
         gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         return [gradient / replicas for gradient in clip(gradients)]
+
+    def get_config(self) -> dict[str, Any]:
+        classes = [cls for cls in type(self).__mro__ if issubclass(cls, WholeGradients)]
+        values = {name: getattr(self, name) for cls in classes for name in vars(cls).get("saved", ())}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {**super().get_config(), **values}
 
 
 def dense(gradient: Any) -> Any:
@@ -61,7 +72,7 @@ class Extension(WholeGradients):
     """Base of the parts that `extend` puts before a Keras optimizer class.
 
     A part overrides hooks of keras.optimizers.Optimizer and hands on with super(): `build`, `apply` (a step),
-    `update_step` (a variable in a step), `assign`, `assign_add` and `assign_sub` (a write in an update), `get_config`.
+    `update_step` (a variable in a step), `assign`, `assign_add` and `assign_sub` (a write in an update).
     Its own arguments are keyword-only.
 
     Attributes:

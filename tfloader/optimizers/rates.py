@@ -16,7 +16,7 @@ from tfloader.errors import TrainingError, listing
 from tfloader.keras_private import variable_index
 from tfloader.optimizers.decay import OwnDecay
 from tfloader.optimizers.extension import Extension
-from tfloader.selection import EXPRESSION, matches, path
+from tfloader.selection import EXPRESSION, matches, path, quoted
 
 Pairs = Iterable[tuple[Any, float]]
 
@@ -96,6 +96,8 @@ class ParameterWiseLearningRate(OwnDecay):
             saves its gradient and its slots).
     """
 
+    saved = ("paramwise_lr_schedule",)
+
     def __init__(self, *args: Any, paramwise_lr_schedule: Mapping[str, float] | Pairs = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         problems = [
@@ -119,9 +121,6 @@ class ParameterWiseLearningRate(OwnDecay):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         multiplier = self._multipliers[variable_index(self, variable)]
         super().update_step(gradient, variable, learning_rate if multiplier == 1 else learning_rate * multiplier)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "paramwise_lr_schedule": dict(self.paramwise_lr_schedule)}
 
 
 def layer_wise_decay(
@@ -169,4 +168,4 @@ def _up_to_layer(match: re.Match) -> str:
 
 def _start(text: str) -> str:
     """A pattern for all paths that start so; a number that ends the text is matched whole."""
-    return f"{EXPRESSION}^" + re.escape(text).replace(r"\-", "-")
+    return f"{EXPRESSION}^{quoted(text)}"

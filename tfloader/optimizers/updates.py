@@ -23,9 +23,10 @@ class LayerAdaptation(OwnDecay):
     Where the variable or its change is zero, the change stays as it is.
 
     Args:
-        exclude_from_layer_adaptation: names of variables and layers (`tfloader.selection`) that keep
-            their plain update.
+        exclude_from_layer_adaptation: names of variables and layers (`tfloader.selection`) that keep their plain update.
     """
+
+    saved = ("exclude_from_layer_adaptation",)
 
     def __init__(self, *args, exclude_from_layer_adaptation: Sequence[str] = (), **kwargs):
         super().__init__(*args, **kwargs)
@@ -77,9 +78,6 @@ class LayerAdaptation(OwnDecay):
         else:
             super().assign(variable, value)
 
-    def get_config(self):
-        return {**super().get_config(), "exclude_from_layer_adaptation": list(self.exclude_from_layer_adaptation)}
-
 
 def _norm(tensor):
     return ops.sqrt(ops.sum(ops.square(tensor)))
@@ -102,6 +100,8 @@ class LazyOptimization(OwnDecay):
     Args:
         include_in_lazy_optimization: names of the tables or their layers (`tfloader.selection`).
     """
+
+    saved = ("include_in_lazy_optimization",)
 
     def __init__(self, *args, include_in_lazy_optimization: Sequence[str] = (), **kwargs):
         super().__init__(*args, **kwargs)
@@ -154,6 +154,3 @@ class LazyOptimization(OwnDecay):
                 f"{tuple(variable.shape)} is shared by rows."
             )
         return ops.where(rows, value, ops.cast(otherwise, variable.dtype))
-
-    def get_config(self):
-        return {**super().get_config(), "include_in_lazy_optimization": list(self.include_in_lazy_optimization)}

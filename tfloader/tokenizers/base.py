@@ -1,8 +1,8 @@
-"""What every tokenizer offers, built on two things that a subclass supplies.
+"""What every tokenizer offers, built on two methods that a subclass supplies.
 
-A subclass knows how to turn texts into ids in one native call (`_ids`), and one text into tokens, ids and
-character offsets (`_pieces`). Special tokens around a text, pairs, truncation, padding, batches and the way
-back from tokens to characters (`rematch`) are written once, here.
+`_ids` turns texts into ids in one native call; `_pieces` turns one text into tokens, ids and character offsets.
+Special tokens around a text, pairs, truncation, padding, batches, saving, and the way back from tokens to characters
+(`rematch`) are written once, here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tfloader.errors import TokenizerError
+from tfloader.files import TOKENIZER_FILES, json_bytes, write_files
 from tfloader.tokenizers.sequences import TokenBatch, cut, find_sublist, share, stack
 
 Offsets = list[tuple[int, int]]
@@ -48,9 +49,14 @@ class BaseTokenizer:
     padding_side = "right"
     truncation_side = "right"
 
-    def __init__(self, special_tokens: Mapping[str, str], start: Sequence[str] = (), end: Sequence[str] = ()) -> None:
+    _pre_tokenize: Callable[[str], Iterable[str]] | None = None
+    _translate: Mapping[str, str] = {}  # tokens to be replaced by others after splitting
+
+    def __init__(
+        self, special_tokens: Mapping[str, str], token_start: str | None = None, token_end: str | None = None
+    ) -> None:
         self.special_tokens = dict(special_tokens)
-        self._start, self._end = list(start), list(end)
+        self._start, self._end = ([] if token is None else [token] for token in (token_start, token_end))
         self._between = self._end  # what stands between the two texts of a pair
         self._second_segment = 1
 
@@ -84,15 +90,21 @@ class BaseTokenizer:
         """
         raise NotImplementedError
 
+    def _write(self, folder: str | os.PathLike[str], files: Mapping[str, bytes], config: Mapping[str, Any]) -> None:
+        """Writes the files of a tokenizer and its tokenizer_config.json."""
+        if self._pre_tokenize or self._translate:
+            raise TokenizerError(
+                "pre_tokenize and token_translate are Python objects that no tokenizer file can hold. Save a "
+                f"{type(self).__name__} made without them, and give them again when you load it."
+            )
+        config = {**config, "padding_side": self.padding_side, "truncation_side": self.truncation_side}
+        files = {**files, "tokenizer_config.json": json_bytes(config)}
+        write_files(folder, files, TokenizerError, TOKENIZER_FILES.intersection)
+
     # Tokens and ids
 
-    @property
-    def _token_start_id(self) -> int | None:
-        return self.token_to_id(self._start[0]) if self._start else None
-
-    @property
-    def _token_end_id(self) -> int | None:
-        return self.token_to_id(self._end[-1]) if self._end else None
+    _token_start_id = property(lambda self: self.token_to_id(self._start[0]) if self._start else None)
+    _token_end_id = property(lambda self: self.token_to_id(self._end[-1]) if self._end else None)
 
     def token_to_id(self, token: str) -> int:
         """Returns the id of a token; the unknown token's id for a token outside the vocabulary."""
@@ -277,28 +289,21 @@ class BaseTokenizer:
         start, between, end = map(self.tokens_to_ids, around)
         first = self._checked(self._ids, texts)
         if pairs is None:
-            rows = [([*start, *row, *end], 0) for row in self._fitted(first, len(start + end), max_length, truncation)]
-            segment = 0
+            second, between, segment = [[]] * len(texts), [], 0
         else:
             pairs = [pairs] if isinstance(pairs, str) else list(pairs)
             if len(pairs) != len(texts):
                 raise TokenizerError(f"There are {len(texts)} texts but {len(pairs)} pairs; give one for each.")
-            second = self._checked(self._ids, pairs, "pairs")
-            extra = len(start + between + end)
-            rows = [
-                ([*start, *one, *between, *two, *end], len(start) + len(one) + len(between))
-                for one, two in self._fitted_pairs(first, second, extra, max_length, truncation)
-            ]
-            segment = self._second_segment
+            second, segment = self._checked(self._ids, pairs, "pairs"), self._second_segment
+        rows = [
+            ([*start, *one, *between, *two, *end], len(start) + len(one) + len(between))
+            for one, two in self._fitted(first, second, len(start + between + end), max_length, truncation)
+        ]
         width = max_length if padding == "max_length" and max_length else max((len(ids) for ids, _ in rows), default=0)
         filler = next((id for id in (self.pad_token_id, self.eos_token_id) if id is not None), 0)
         return stack(rows, width, filler, segment, left=self.padding_side == "left")
 
-    def _fitted(self, first, extra: int, max_length: int | None, truncation: bool):
-        for one, _ in self._fitted_pairs(first, [[]] * len(first), extra, max_length, truncation):
-            yield one
-
-    def _fitted_pairs(self, first, second, extra: int, max_length: int | None, truncation: bool):
+    def _fitted(self, first, second, extra: int, max_length: int | None, truncation: bool):
         """Pairs of ids, cut so that they and `extra` more have room in `max_length`."""
         for i, (one, two) in enumerate(zip(first, second, strict=True)):
             length = len(one) + len(two) + extra
@@ -323,7 +328,7 @@ class BaseTokenizer:
         try:
             return native(texts)
         except (TypeError, RuntimeError, UnicodeError, AttributeError):
-            for i, text in enumerate([texts] if isinstance(texts, str) else _listed(texts)):
+            for i, text in enumerate(texts if isinstance(texts, (list, tuple)) else [texts]):
                 where = f"{name}[{i}]"
                 if not isinstance(text, str):
                     raise TokenizerError(f"{where}: expected a string, found {type(text).__name__}.") from None
@@ -342,7 +347,3 @@ def foreign(token: str, text: str) -> TokenizerError:
         f"The token {token!r} does not come from the text {text[:60]!r} at this place. "
         "Give rematch the tokens that tokenize made of the same text."
     )
-
-
-def _listed(texts) -> list:
-    return list(texts) if isinstance(texts, (list, tuple)) else [texts]

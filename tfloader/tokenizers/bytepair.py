@@ -7,15 +7,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from tfloader.errors import TokenizerError, listing
-from tfloader.files import json_bytes, read_json, read_text
-from tfloader.tokenizers.base import BaseTokenizer, Offsets
+from tfloader.files import read_json, read_text
+from tfloader.tokenizers.fast import RustTokenizer
 from tfloader.tokenizers.sequences import id_gaps
-from tfloader.tokenizers.storage import write_files
 
 END_OF_TEXT = "<|endoftext|>"
 
 
-class BytePairTokenizer(BaseTokenizer):
+class BytePairTokenizer(RustTokenizer):
     """Byte-level BPE of GPT-2, from OpenAI's encoder.json and vocab.bpe or from vocab.json and merges.txt.
 
     Args:
@@ -49,11 +48,7 @@ class BytePairTokenizer(BaseTokenizer):
         for token in (token_start, token_end, *tokens.values()):
             if token is not None and token not in self._vocab:
                 raise TokenizerError(f"{name}: the special token {token!r} is not in the vocabulary.")
-        super().__init__(
-            tokens,
-            start=[token_start] if token_start is not None else [],
-            end=[token_end] if token_end is not None else [],
-        )
+        super().__init__(tokens, token_start, token_end)
         if token_start is not None and token_end is not None:  # RoBERTa's pairs
             self._between, self._second_segment = [token_end, token_end], 0
         self.vocab_size = max(self._tokens) + 1
@@ -88,13 +83,6 @@ class BytePairTokenizer(BaseTokenizer):
     def _name(self, index: int) -> str | None:
         return self._tokens.get(index)
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
-        encoding = self._rust.encode(text, add_special_tokens=False)
-        return encoding.tokens, encoding.ids, encoding.offsets
-
     def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids, byte for byte; bytes that are no valid UTF-8 become U+FFFD."""
         tokens = self.ids_to_tokens(ids) if tokens is None else list(tokens)
@@ -112,22 +100,15 @@ class BytePairTokenizer(BaseTokenizer):
             "tokenizer_class": "RobertaTokenizer" if self._start else "GPT2Tokenizer",
             "add_prefix_space": False,
             "split_special_tokens": not self.keeps_special_tokens,
-            "padding_side": self.padding_side,
-            "truncation_side": self.truncation_side,
             **{f"{role}_token": self.special_tokens.get(role) for role in ("bos", "eos", "unk", "pad")},
             **{f"{role}_token": self.special_tokens[role] for role in ("cls", "sep", "mask") if self._start},
         }
         if config["unk_token"] is None and END_OF_TEXT in self._vocab:
             del config["unk_token"]  # GPT-2's default, which byte-level BPE never needs, but CTranslate2 asks for
         ordered = dict(sorted(self._vocab.items(), key=lambda item: item[1]))
-        write_files(
-            folder,
-            {
-                "vocab.json": json.dumps(ordered, ensure_ascii=False).encode(),
-                "merges.txt": f"#version: 0.2\n{merges}".encode(),
-                "tokenizer_config.json": json_bytes(config),
-            },
-        )
+        vocab = json.dumps(ordered, ensure_ascii=False)
+        files = {"vocab.json": vocab.encode(), "merges.txt": f"#version: 0.2\n{merges}".encode()}
+        self._write(folder, files, config)
 
 
 def _checked(vocab: Mapping[str, int], name: str) -> dict[int, str]:

@@ -1,14 +1,14 @@
-"""Any Hugging Face tokenizer.json, run by the Rust library that wrote it."""
+"""Tokenizers that the Rust library runs, and among them any Hugging Face tokenizer.json."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tfloader.errors import TokenizerError
-from tfloader.files import json_bytes, parse_json, read_text
+from tfloader.files import parse_json, read_text
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
-from tfloader.tokenizers.storage import write_files
 
 USUAL_NAMES = {
     "pad": ("[PAD]", "<pad>"),
@@ -22,7 +22,20 @@ USUAL_NAMES = {
 PROBES = ("a", "的", "0", ".")
 
 
-class JsonTokenizer(BaseTokenizer):
+class RustTokenizer(BaseTokenizer):
+    """A tokenizer that the Rust library runs."""
+
+    _rust: Any
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
+        encoding = self._rust.encode(text, add_special_tokens=False)
+        return encoding.tokens, encoding.ids, encoding.offsets
+
+
+class JsonTokenizer(RustTokenizer):
     """A tokenizer that exists only as tokenizer.json.
 
     Everything the file says is followed: its special tokens are kept whole in a text, and what it puts around
@@ -36,11 +49,7 @@ class JsonTokenizer(BaseTokenizer):
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        tokens: Mapping[str, str] | None = None,
-        *,
-        special_tokens: bool = True,
+        self, path: str | os.PathLike[str], tokens: Mapping[str, str] | None = None, *, special_tokens: bool = True
     ) -> None:
         path = os.fspath(path)
         text = read_text(path, TokenizerError)
@@ -74,7 +83,7 @@ class JsonTokenizer(BaseTokenizer):
         for probe in PROBES:
             plain = self._rust.encode(probe, add_special_tokens=False).ids
             one, two = self._rust.encode(probe), self._rust.encode(probe, probe)
-            if plain and (self._template(plain, one, two)):
+            if plain and self._template(plain, one, two):
                 return
         raise TokenizerError(
             f"{path}: its post_processor arranges texts in a way that is not implemented: expected fixed "
@@ -103,13 +112,6 @@ class JsonTokenizer(BaseTokenizer):
     def _name(self, index: int) -> str | None:
         return self._rust.id_to_token(index) if 0 <= index < 2**32 else None
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
-        encoding = self._rust.encode(text, add_special_tokens=False)
-        return encoding.tokens, encoding.ids, encoding.offsets
-
     def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids by the file's own decoder; ids outside its vocabulary decode to nothing."""
         ids = [int(id) for id in ids] if tokens is None else self.tokens_to_ids(tokens)
@@ -121,14 +123,9 @@ class JsonTokenizer(BaseTokenizer):
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "split_special_tokens": not self.keeps_special_tokens,
-            "padding_side": self.padding_side,
-            "truncation_side": self.truncation_side,
             **{f"{role}_token": token for role, token in self.special_tokens.items()},
         }
-        write_files(
-            folder,
-            {"tokenizer.json": self._rust.to_str().encode(), "tokenizer_config.json": json_bytes(config)},
-        )
+        self._write(folder, {"tokenizer.json": self._rust.to_str().encode()}, config)
 
 
 def _open(text: str, path: str):

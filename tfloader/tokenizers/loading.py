@@ -173,12 +173,8 @@ def _shown(names: Collection[str]) -> str:
 def _wordpiece(
     path: str, config: Settings, family: str | None, pre_tokenize: Callable[[str], Iterable[str]] | None = None
 ) -> Tokenizer:
-    check(
-        config,
-        path,
-        {"do_lower_case", "strip_accents", "tokenize_chinese_chars", WORD_MAXLEN},
-        CLASSES[_wordpiece],
-    )
+    honoured = {"do_lower_case", "strip_accents", "tokenize_chinese_chars", WORD_MAXLEN}
+    check(config, path, honoured, CLASSES[_wordpiece])
     vocab = load_vocab(path)
     beside = _normalizer_beside(path)
     by_character = flag(config, "tokenize_chinese_chars", beside.get("handle_chinese_chars", True))
@@ -190,9 +186,8 @@ def _wordpiece(
             "Tokenizer(path)."
         )
     lower = flag(config, "do_lower_case", beside.get("lowercase"))
-    around = special(config, "cls", "[CLS]"), special(config, "sep", "[SEP]")
-    if text_format(family) == NOTHING_AROUND:
-        around = None, None
+    bare = text_format(family) == NOTHING_AROUND
+    around = (None, None) if bare else (special(config, "cls", "[CLS]"), special(config, "sep", "[SEP]"))
     tokenizer = Tokenizer(
         vocab,
         not _is_cased(vocab) if lower is None else lower,

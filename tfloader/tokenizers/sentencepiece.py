@@ -7,11 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tfloader.errors import TokenizerError
-from tfloader.files import json_bytes, read_bytes
+from tfloader.files import read_bytes
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
-from tfloader.tokenizers.storage import write_files
 
-MAX_MODEL_BYTES = 64 * 1024 * 1024
 MAX_EXTRA_IDS = 100_000
 USUAL_NAMES = {"cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
@@ -46,7 +44,7 @@ class SpTokenizer(BaseTokenizer):
         path = os.fspath(sp_model_path)
         if not isinstance(extra_ids, int) or isinstance(extra_ids, bool) or not 0 <= extra_ids <= MAX_EXTRA_IDS:
             raise TokenizerError(f"extra_ids: expected a number from 0 to {MAX_EXTRA_IDS}; found {extra_ids!r}.")
-        self._model = read_bytes(path, TokenizerError, MAX_MODEL_BYTES)
+        self._model = read_bytes(path, TokenizerError)
         self._sp = _open(self._model, path)
         self._size, self.extra_ids = self._sp.GetPieceSize(), extra_ids
         self.vocab_size = self._size + extra_ids
@@ -64,11 +62,7 @@ class SpTokenizer(BaseTokenizer):
                     f"{argument}: the model {path} has no piece {token!r}; its special pieces are "
                     f"{sorted(set(roles.values()))}. Name one of them, or {argument}=None."
                 )
-        super().__init__(
-            roles,
-            start=[token_start] if token_start is not None else [],
-            end=[token_end] if token_end is not None else [],
-        )
+        super().__init__(roles, token_start, token_end)
         marks = [r"<extra_id_(?:0|[1-9][0-9]*)>"] if extra_ids else []
         marks += [re.escape(token) for token in sorted(set(roles.values())) if special_tokens]
         self._marks = re.compile(f"({'|'.join(marks)})") if marks else None
@@ -187,22 +181,12 @@ class SpTokenizer(BaseTokenizer):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes spiece.model and tokenizer_config.json."""
-        if self._pre_tokenize or self._translate:
-            raise TokenizerError(
-                "pre_tokenize and token_translate are Python objects that no tokenizer file can hold. Save "
-                "an SpTokenizer made without them, and give them again when you load it."
-            )
+        roles = [role for role in ("eos", "unk", "pad") if role in self.special_tokens]
         config = {
             "extra_ids": self.extra_ids,
-            "padding_side": self.padding_side,
-            "truncation_side": self.truncation_side,
             # Left out otherwise: it would make transformers split the sentinels as well.
             **({"split_special_tokens": False} if self.keeps_special_tokens else {}),
-            **{
-                f"{role}_token": self.special_tokens[role]
-                for role in ("eos", "unk", "pad")
-                if role in self.special_tokens
-            },
+            **{f"{role}_token": self.special_tokens[role] for role in roles},
         }
         if self.has_t5_layout and not self._start and self._end == [self.special_tokens["eos"]]:
             config["tokenizer_class"] = "T5Tokenizer"
@@ -210,7 +194,7 @@ class SpTokenizer(BaseTokenizer):
             config["tokenizer_class"] = "SpTokenizer"
             config["token_start"] = self._start[0] if self._start else None
             config["token_end"] = self._end[0] if self._end else None
-        write_files(folder, {"spiece.model": self._model, "tokenizer_config.json": json_bytes(config)})
+        self._write(folder, {"spiece.model": self._model}, config)
 
 
 def _open(model: bytes, path: str):

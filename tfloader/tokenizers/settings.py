@@ -22,14 +22,8 @@ HARMLESS = {
     "truncation_strategy", "use_fast", "vocab_file", "vocab_size",
 }  # fmt: skip
 # Keys that every kind of tokenizer honours.
-COMMON = {
-    "tokenizer_class",
-    "padding_side",
-    "truncation_side",
-    "split_special_tokens",
-    "added_tokens_decoder",
-}
-COMMON |= {f"{role}_token" for role in ROLES} | {"additional_special_tokens", "extra_special_tokens"}
+COMMON = {f"{role}_token" for role in ROLES} | {"additional_special_tokens", "extra_special_tokens"}
+COMMON |= {"tokenizer_class", "padding_side", "truncation_side", "split_special_tokens", "added_tokens_decoder"}
 # Keys that are understood in these values only.
 NEUTRAL: Settings = {
     "add_bos_token": (None, False),

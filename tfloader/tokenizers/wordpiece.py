@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tfloader.errors import TokenizerError
-from tfloader.files import json_bytes
-from tfloader.tokenizers.base import BaseTokenizer, Offsets, foreign
+from tfloader.tokenizers.base import Offsets, foreign
+from tfloader.tokenizers.fast import RustTokenizer
 from tfloader.tokenizers.sequences import id_gaps
 from tfloader.tokenizers.spacing import join
-from tfloader.tokenizers.storage import write_files
 from tfloader.tokenizers.vocabulary import CJK_RANGES, load_vocab, vocab_lines
 
 # As regular expressions of the Rust library (Oniguruma).
@@ -29,7 +28,7 @@ CASED, BETWEEN = r"[\p{Cased}&&[^\p{Case_Ignorable}]]", r"\p{Case_Ignorable}*"
 FINAL_SIGMA = rf"{CASED}{BETWEEN}\KΣ(?!{BETWEEN}{CASED})"
 
 
-class Tokenizer(BaseTokenizer):
+class Tokenizer(RustTokenizer):
     """WordPiece tokenizer of BERT and its relatives, with bert4keras' arguments.
 
     Args:
@@ -77,11 +76,7 @@ class Tokenizer(BaseTokenizer):
                     f"{argument}: {roles[role]!r} is not among the {len(vocab)} tokens of the vocabulary. "
                     + ("Name its unknown token." if role == "unk" else f"Name another token, or {argument}=None.")
                 )
-        super().__init__(
-            {role: token for role, token in roles.items() if token in vocab},
-            start=[token_start] if token_start is not None else [],
-            end=[token_end] if token_end is not None else [],
-        )
+        super().__init__({role: token for role, token in roles.items() if token in vocab}, token_start, token_end)
         self.vocab_size = max(vocab.values()) + 1
         self.do_lower_case, self.strip_accents = do_lower_case, strip_accents
         self.tokenize_chinese_chars, self.keeps_special_tokens = tokenize_chinese_chars, special_tokens
@@ -133,7 +128,7 @@ class Tokenizer(BaseTokenizer):
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if self._pre_tokenize or self._translate:
             return [self._pieces(text)[1] for text in texts]
-        return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
+        return super()._ids(texts)
 
     def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
         if self._pre_tokenize:
@@ -231,27 +226,12 @@ class Tokenizer(BaseTokenizer):
 
         Transformers reads tokenizer.json, which holds these exact rules, and gives the same ids.
         """
-        if self._pre_tokenize or self._translate:
-            raise TokenizerError(
-                "pre_tokenize and token_translate are Python objects that no tokenizer file can hold. Save a "
-                "Tokenizer made without them, and give them again when you load it."
-            )
         gaps = id_gaps(self._vocab.values())
         if gaps or len(self._tokens) < len(self._vocab):
             raise TokenizerError(f"The vocabulary has repeated ids or gaps (before {gaps[:5]}); no file can hold it.")
-        write_files(
-            folder,
-            {
-                "vocab.txt": vocab_lines(self._vocab).encode(),
-                "tokenizer.json": self._json().encode(),
-                "tokenizer_config.json": json_bytes(self._config()),
-            },
-        )
-
-    def _config(self) -> dict:
         roles = {f"{role}_token": None for role in ("unk", "sep", "pad", "cls", "mask")}
         roles |= {f"{role}_token": token for role, token in self.special_tokens.items()}
-        return {
+        config = {
             # This class, unlike BertTokenizer, makes transformers follow tokenizer.json to the letter.
             "tokenizer_class": "PreTrainedTokenizerFast",
             "do_lower_case": self.do_lower_case,
@@ -259,10 +239,10 @@ class Tokenizer(BaseTokenizer):
             "tokenize_chinese_chars": self.tokenize_chinese_chars,
             "max_input_chars_per_word": self.word_maxlen,
             "split_special_tokens": not self.keeps_special_tokens,
-            "padding_side": self.padding_side,
-            "truncation_side": self.truncation_side,
             **roles,
         }
+        files = {"vocab.txt": vocab_lines(self._vocab).encode(), "tokenizer.json": self._json().encode()}
+        self._write(folder, files, config)
 
     def _json(self) -> str:
         import tokenizers
