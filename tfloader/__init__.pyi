@@ -14,8 +14,8 @@ from tfloader.data.readers import read_csv as read_csv
 from tfloader.data.readers import read_jsonl as read_jsonl
 from tfloader.data.readers import read_tagged as read_tagged
 from tfloader.data.readers import read_tsv as read_tsv
-from tfloader.data.scores import score_spans as score_spans
 from tfloader.data.tags import Span as Span
+from tfloader.data.tags import score_spans as score_spans
 from tfloader.data.tags import spans_to_tags as spans_to_tags
 from tfloader.data.tags import tag_names as tag_names
 from tfloader.data.tags import tags_to_spans as tags_to_spans
@@ -97,9 +97,9 @@ from tfloader.training.adversarial import PGD as PGD
 from tfloader.training.adversarial import FreeLB as FreeLB
 from tfloader.training.adversarial import GradientPenalty as GradientPenalty
 from tfloader.training.adversarial import adversarial_training as adversarial_training
+from tfloader.training.callbacks import BestWeights as BestWeights
 from tfloader.training.callbacks import StopOnNaN as StopOnNaN
-from tfloader.training.checkpointing import BestWeights as BestWeights
-from tfloader.training.checkpointing import TrainingBackup as TrainingBackup
+from tfloader.training.callbacks import TrainingBackup as TrainingBackup
 from tfloader.training.exposure_bias import RandomTokenReplacement as RandomTokenReplacement
 from tfloader.training.exposure_bias import replace_random_tokens as replace_random_tokens
 from tfloader.training.freezing import freeze as freeze

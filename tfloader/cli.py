@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -211,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except (TfloaderError, OSError) as error:
         if options.traceback:
-            show_traceback(error)
+            traceback.print_exception(error)
         show(f"tfloader: error: {error}", sys.stderr)
         return EXIT_ERROR
 
@@ -249,7 +251,7 @@ def show_checks(
     for check in checks:
         found.append(check)
         if options.traceback and check.error:
-            show_traceback(check.error)
+            traceback.print_exception(check.error)
         if not options.json:
             show(f"{check.status:<8} {check.name:<13} " + check.detail.replace("\n", "\n" + " " * 23))
     failed = [check.name for check in found if check.status == "FAILED"]
@@ -262,15 +264,7 @@ def show_checks(
 
 
 def show_json(content: Any) -> None:
-    import json
-
     show(json.dumps(content, indent=2, default=str))
-
-
-def show_traceback(error: Exception) -> None:
-    import traceback
-
-    traceback.print_exception(error)
 
 
 def _info_lines(found: dict[str, Any]) -> list[str]:
@@ -283,10 +277,9 @@ def _info_lines(found: dict[str, Any]) -> list[str]:
         "dtypes": ", ".join(sorted(found["dtypes"])),
         "size": _size(found["bytes"]),
         "files": ", ".join(map(os.path.basename, found["files"])),
-        "tokenizer": "{kind}, {vocab_size:,} tokens".format(**found["tokenizer"])
-        if "kind" in found["tokenizer"]
-        else f"none: {found['tokenizer']['none']}",
+        "tokenizer": "{kind}, {vocab_size:,} tokens" if "kind" in found["tokenizer"] else "none: {none}",
     }
+    lines["tokenizer"] = lines["tokenizer"].format(**found["tokenizer"])
     foreign, unknown = found["not_of_the_model"], found["unknown"]
     if foreign["tensors"]:
         numbers = f"{foreign['parameters']:,} numbers"
@@ -302,11 +295,9 @@ def _info_lines(found: dict[str, Any]) -> list[str]:
 def _says_something(name: str, value: Any, config: dict[str, Any]) -> bool:
     from tfloader.naming.releases import expresses
 
-    if name.startswith("relative_") and config["max_position_embeddings"]:
-        return False  # a default that such a model does not use
-    if "group" in name and not expresses(config["family"], name):
-        return False
-    return value is not None and value is not False and value != {}
+    unused = name.startswith("relative_") and config["max_position_embeddings"]  # a default
+    unused = unused or ("group" in name and not expresses(config["family"], name))
+    return not unused and value is not None and value is not False and value != {}
 
 
 def _size(nbytes: float) -> str:

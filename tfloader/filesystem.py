@@ -1,4 +1,4 @@
-"""What safe writing needs of the system beyond Python: folders locked, two names exchanged, content on the disk."""
+"""What safe writing needs of the system beyond Python: locks, two names exchanged, content on the disk."""
 
 from __future__ import annotations
 
@@ -38,19 +38,37 @@ def locked(folder: str) -> Iterator[None]:
             os.close(lock)
 
 
-def hold(folder: str, wait: bool) -> int | None:
-    """A handle that locks a folder until it is closed; None if that is locked, or the file system has no locks."""
+@contextlib.contextmanager
+def lock_file(path: str) -> Iterator[None]:
+    """Keeps out other processes that take the same lock file, which is there only meanwhile; waits for them."""
+    lock = hold(path, wait=True, create=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+        if lock is not None:
+            os.close(lock)
+
+
+def hold(path: str, wait: bool, create: bool = False) -> int | None:
+    """A handle that locks a folder or file until it is closed, be it by the end of the process.
+
+    None if it is locked already, or the file system has no locks.
+    """
     while fcntl is not None:
         with contextlib.ExitStack() as stack:
-            handle = os.open(folder, os.O_RDONLY)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o644)
             stack.callback(os.close, handle)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except OSError:
                 return None
-            if os.path.samestat(os.fstat(handle), os.stat(folder)):  # or else another one has taken its name
-                stack.pop_all()
-                return handle
+            # Or else another one has taken its name, or the process before us has removed the lock file.
+            with contextlib.suppress(FileNotFoundError) if create else contextlib.nullcontext():
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    stack.pop_all()
+                    return handle
     return None
 
 

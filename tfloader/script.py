@@ -26,11 +26,9 @@ def main(group: str, about: str, argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", metavar="NAME", choices=[name for name in rows if name not in cuts], help="the release")
     parser.add_argument("target", metavar="DST", help="the folder to be made")
     parser.add_argument("--source", metavar="FOLDER", help="where the download is, or is to go (default: NAME)")
-    parser.add_argument("--mirror", metavar="ADDRESS", help="of the hub, as for `tfloader download`")
-    parser.add_argument("--offline", action="store_true", help="make no requests")
-    parser.add_argument(
-        "--allow-pickle", action="store_true", help="take pytorch_model.bin where there is nothing else"
-    )
+    for names, arguments in cli.COMMANDS[cli.download]:
+        if names[0] in ("--mirror", "--offline", "--allow-pickle"):
+            parser.add_argument(*names, **arguments)
     parser.set_defaults(cut=None)
     for name, cut in cuts.items():
         parser.add_argument(cut.option, dest="cut", action="store_const", const=name, help=cut.help)

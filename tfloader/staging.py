@@ -124,7 +124,7 @@ class _Stage:
         while True:
             inside = os.path.isdir(target)
             with locked(target) if inside else contextlib.nullcontext():
-                self.path = self._inside() if inside else self._beside()
+                self.path = _new_name(target, "tfloader") if inside else _new_name(self.parent, self.name)
                 os.mkdir(self.path)
             try:
                 self.lock = hold(self.path, wait=True)
@@ -145,12 +145,6 @@ class _Stage:
         if self.lock is not None:
             os.close(self.lock)
 
-    def _inside(self) -> str:
-        return _new_name(self.target, "tfloader")
-
-    def _beside(self) -> str:
-        return _new_name(self.parent, self.name)
-
     def _move(self, path: str) -> None:
         os.rename(self.path, path)
         self.path = path
@@ -164,7 +158,7 @@ class _Stage:
             except OSError:  # or another process has made the folder meanwhile
                 if not os.path.isdir(self.target):
                     raise
-            self._move(self._inside())
+            self._move(_new_name(self.target, "tfloader"))
         sync_all(self.path)
         with locked(self.target):
             _move_in(self.target)
@@ -191,7 +185,7 @@ class _Stage:
             for name in kept:
                 os.link(os.path.join(self.target, name), os.path.join(self.path, name), follow_symlinks=False)
             sync(self.path)
-            self._move(self._beside())
+            self._move(_new_name(self.parent, self.name))
             exchange(self.path, self.target)
             try:
                 self._bring_along(there, kept)
@@ -216,7 +210,7 @@ class _Stage:
                 os.replace(link, new)
 
     def _can_be_exchanged(self) -> bool:
-        """Not the current folder, nor one with subfolders or of another owner, whose users would notice."""
+        """Whether nobody would notice: not in the current folder, one with subfolders, or one of another owner."""
         ours, theirs = os.stat(self.path), os.stat(self.target)
         current = os.path.join(os.path.realpath(os.getcwd()), "")
         with os.scandir(self.target) as entries:

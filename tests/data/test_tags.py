@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfloader.data.scores import Score, score_spans
-from tfloader.data.tags import SCHEMES, Span, spans_to_tags, tag_names, tags_to_spans
+from tfloader.data.tags import SCHEMES, Score, Span, score_spans, spans_to_tags, tag_names, tags_to_spans
 from tfloader.errors import DataError
 
 schemes = st.sampled_from(sorted(SCHEMES))

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfloader import DataGenerator
-from tfloader.training.checkpointing import BestWeights, TrainingBackup
+from tfloader.training.callbacks import BestWeights, TrainingBackup
 
 STEPS = 3  # of the 4 in a pass over the data: epochs end in the middle of passes
 EPOCHS = 5

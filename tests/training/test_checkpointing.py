@@ -15,7 +15,7 @@ import pytest
 
 from tests.training.interrupted import EPOCHS, train
 from tfloader.errors import CheckpointError, TrainingError
-from tfloader.training.checkpointing import BestWeights, TrainingBackup
+from tfloader.training.callbacks import BestWeights, TrainingBackup
 
 ROOT = Path(__file__).parents[2]
 

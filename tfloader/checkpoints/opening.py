@@ -31,9 +31,8 @@ def open_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
 
     Args:
         source: a dict of arrays; a folder; a `.safetensors`, `.h5`, `.bin` or `.pt` file; the index
-            (`.safetensors.index.json`, `.bin.index.json`) of a sharded checkpoint; or a TensorFlow
-            checkpoint as its prefix or any of its files. In a folder the first of these is taken:
-            safetensors, TensorFlow, HDF5, PyTorch.
+            (`.safetensors.index.json`, `.bin.index.json`) of a sharded checkpoint; or a TensorFlow checkpoint as its
+            prefix or any of its files. In a folder the first of these is taken: safetensors, TensorFlow, HDF5, PyTorch.
 
     Raises:
         CheckpointError: nothing there, not readable, damaged, ambiguous, or not supported.

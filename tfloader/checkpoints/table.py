@@ -61,7 +61,8 @@ def _block(data: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]
     if end + _TRAILER > len(data) - _FOOTER or size < 4:
         raise DamagedError("a block lies outside of the file")
     stored = int.from_bytes(data[end + 1 : end + _TRAILER], "little")
-    if stored != _masked(crc32c(data[offset : end + 1])):
+    crc = crc32c(data[offset : end + 1])
+    if stored != ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF:  # masked, as LevelDB stores it
         raise DamagedError("a block's checksum does not match")
     block, kind = data[offset:end], data[end]
     if kind == 1:
@@ -136,10 +137,6 @@ def crc32c(data: bytes) -> int:
     for byte in data:
         crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
     return crc ^ 0xFFFFFFFF
-
-
-def _masked(crc: int) -> int:
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:

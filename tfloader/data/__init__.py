@@ -6,8 +6,7 @@ from tfloader.data.alignment import align_words
 from tfloader.data.generator import DataGenerator
 from tfloader.data.padding import sequence_padding
 from tfloader.data.readers import read_csv, read_jsonl, read_tagged, read_tsv
-from tfloader.data.scores import score_spans
-from tfloader.data.tags import Span, spans_to_tags, tag_names, tags_to_spans
+from tfloader.data.tags import Span, score_spans, spans_to_tags, tag_names, tags_to_spans
 
 __all__ = [
     "DataGenerator",

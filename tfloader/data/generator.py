@@ -16,7 +16,6 @@ import keras
 import numpy as np
 
 from tfloader.data.feeding import as_batched_dataset, as_dataset, with_free_lengths
-from tfloader.data.order import bucketed, drawn_from_buffer
 from tfloader.errors import DataError
 
 if TYPE_CHECKING:
@@ -254,3 +253,37 @@ class _Endless(keras.utils.PyDataset):
     def _batch(self, index: int) -> Any:
         epoch, place = divmod(self.start + index, len(self.data))
         return self.data.batch(place, epoch)
+
+
+def drawn_from_buffer(items: Iterable[Any], size: int, random: np.random.Generator) -> Iterator[Any]:
+    """Each item once, drawn at random from the `size` items that were read but not given yet."""
+    items = iter(items)
+    buffer = list(itertools.islice(items, size))
+    for item in items:
+        place = random.integers(len(buffer))
+        yield buffer[place]
+        buffer[place] = item
+    random.shuffle(buffer)
+    yield from buffer
+
+
+def bucketed(
+    items: Iterable[Any],
+    length_of: Callable[[Any], float],
+    batch_size: int,
+    pool_size: int,
+    random: np.random.Generator,
+) -> Iterator[Any]:
+    """Each item once, in full batches of like lengths, the batches in random order; the last may be short.
+
+    Items are expected in random order. Of each `pool_size` of them, some make up the short batch; the others are
+    sorted, so that which of equal lengths meet in a batch is random as well.
+    """
+    items = iter(items)
+    pool_size = -(-pool_size // batch_size) * batch_size
+    while pool := list(itertools.islice(items, pool_size)):
+        full = len(pool) // batch_size * batch_size
+        ordered = sorted(pool[:full], key=length_of)
+        for batch in random.permutation(full // batch_size):
+            yield from ordered[batch * batch_size : (batch + 1) * batch_size]
+        yield from pool[full:]

@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, Any
 
 from tfloader.errors import DownloadError, listing
@@ -88,29 +88,6 @@ class _Entry:
     source: Any
 
 
-@dataclass
-class _Inspector:
-    """What holds for the entries together."""
-
-    limit: int
-    names: set[str] = field(default_factory=set)
-    total: int = 0
-    entries: int = 0
-
-    def problem(self, entry: _Entry) -> str:
-        self.entries += 1
-        self.total += entry.size
-        folded = entry.name.rstrip("/").casefold()
-        twice = folded in self.names and not entry.is_folder
-        self.names.add(folded)
-        if self.entries > MAX_ENTRIES:
-            return f"more than {MAX_ENTRIES} entries"
-        if self.total > self.limit:
-            return f"it unpacks to more than {self.limit} bytes, which is too much for its size or for the disk"
-        reason = name_problem(entry.name.rstrip("/")) or entry.problem or ("comes twice" if twice else "")
-        return f"{show(entry.name)}: {reason}" if reason else ""
-
-
 def name_problem(name: str) -> str:
     """Why a file of a stranger must not have this relative name; empty if it may."""
     parts = name.split("/")
@@ -127,16 +104,25 @@ def name_problem(name: str) -> str:
 
 def _extract(archive: str, folder: str, limit: int) -> None:
     opened = _zip(archive) if zipfile.is_zipfile(archive) else _tar(archive, limit)
-    inspector, problems, found = _Inspector(limit), [], []
+    total, names, found, problems = 0, set(), [], []
     with opened as (entries, read):
         for entry in entries:
-            if _is_litter(entry.name):
+            if entry.name.startswith("__MACOSX/") or entry.name.rpartition("/")[2] == ".DS_Store":  # what macOS adds
                 continue
-            problem = inspector.problem(entry)
-            if problem:
-                problems.append(problem)
-            if inspector.entries > MAX_ENTRIES or inspector.total > limit:
+            total += entry.size
+            if len(found) == MAX_ENTRIES:
+                problems.append(f"more than {MAX_ENTRIES} entries")
                 break
+            if total > limit:
+                problems.append(
+                    f"it unpacks to more than {limit} bytes, which is too much for its size or for the disk"
+                )
+                break
+            name = entry.name.rstrip("/")
+            twice = name.casefold() in names and not entry.is_folder
+            if problem := name_problem(name) or entry.problem or ("comes twice" if twice else ""):
+                problems.append(f"{show(entry.name)}: {problem}")
+            names.add(name.casefold())
             found.append(entry)
         if problems:
             raise DownloadError(f"{archive}: not unpacked, because it is not safe:\n{listing(problems)}")
@@ -160,11 +146,6 @@ def _copy(archive: str, entry: _Entry, source: IO[bytes], target: IO[bytes]) -> 
         target.write(piece)
     if left:
         raise DownloadError(f"{archive}: {show(entry.name)} is not as long as the archive says. Download it again.")
-
-
-def _is_litter(name: str) -> bool:
-    """What macOS adds to archives."""
-    return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store"
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from tfloader.downloads.transfer import RemoteFile
 
@@ -61,31 +60,10 @@ GPT2_FILES = (
     "checkpoint", "encoder.json", "hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index", "vocab.bpe"
 )  # fmt: skip
 T5 = "gs://t5-data"
+T5_HOME = "text-to-text-transfer-transformer"
 GPT2_ML = "https://github.com/imcaspar/gpt2-ml"
 GPT2_ML_RAW = "https://raw.githubusercontent.com/imcaspar/gpt2-ml/f6286b16cbbee6dddbe1ba557fffb47eaf998cd1"
 MT5_CHINESE = "https://raw.githubusercontent.com/bojone/t5_in_bert4keras/e106f39754932759bda34d33809fc0ee2cbcb1ca"
-
-
-def _bert(date: str, name: str) -> Publication:
-    return Publication(
-        "bert", "https://github.com/google-research/bert", APACHE, "bert_config.json", "vocab.txt (WordPiece)",
-        (f"{BERT}/{date}/{name}.zip",),
-    )  # fmt: skip
-
-
-def _wwm(name: str) -> Publication:
-    return Publication(
-        "chinese_bert_wwm", "https://github.com/ymcui/Chinese-BERT-wwm", APACHE, "config.json",
-        "vocab.txt (WordPiece, 21128 tokens, that of Google's Chinese BERT)", (f"hf:hfl/{name}",),
-    )  # fmt: skip
-
-
-def _gpt2(size: str) -> Publication:
-    return Publication(
-        "gpt2", "https://github.com/openai/gpt-2", "Modified MIT", "hparams.json",
-        "encoder.json and vocab.bpe (byte-level BPE, 50257 tokens)",
-        tuple(f"{GPT2}/{size}/{file}" for file in GPT2_FILES),
-    )  # fmt: skip
 
 
 def _gpt2_ml(step: int, tag: str, drive: str, sha256: str, vocab: str, vocab_sha256: str, size: int) -> Publication:
@@ -111,7 +89,7 @@ def _gpt2_ml(step: int, tag: str, drive: str, sha256: str, vocab: str, vocab_sha
             ),
             f"{GPT2_ML}/releases/download/{tag}/model.ckpt-{step}.index",
             RemoteFile(f"{GPT2_ML_RAW}/tokenization/{vocab}", "vocab.txt", None, f"sha256:{vocab_sha256}"),
-            Written("config.json", _json(config)),
+            Written("config.json", json.dumps(config, indent=2) + "\n"),
         ),
     )  # fmt: skip
 
@@ -137,19 +115,18 @@ def _pegasus(size: str, page: str) -> Publication:
     )  # fmt: skip
 
 
-def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=2) + "\n"
-
-
-def _t5_home(version: str) -> str:
-    return "text-to-text-transfer-transformer" + ("/blob/main/released_checkpoints.md" if version else "")
-
-
+WWM = (
+    "chinese_bert_wwm", "https://github.com/ymcui/Chinese-BERT-wwm", APACHE,
+    "vocab.txt (WordPiece, 21128 tokens, that of Google's Chinese BERT)",
+)  # fmt: skip
 CDIAL = ("cdial_gpt", "https://github.com/thu-coai/CDial-GPT", "MIT", "vocab.txt (WordPiece of Chinese characters)")
 
 CATALOGUE: dict[str, Publication] = {
     **{
-        name: _bert(date, name)
+        name: Publication(
+            "bert", "https://github.com/google-research/bert", APACHE, "bert_config.json", "vocab.txt (WordPiece)",
+            (f"{BERT}/{date}/{name}.zip",),
+        )
         for date, name in (
             ("2018_10_18", "uncased_L-12_H-768_A-12"),
             ("2018_10_18", "uncased_L-24_H-1024_A-16"),
@@ -163,15 +140,17 @@ CATALOGUE: dict[str, Publication] = {
         )
     },
     **{
-        name: _wwm(name)
-        for name in (
-            "chinese-bert-wwm",
-            "chinese-bert-wwm-ext",
-            "chinese-roberta-wwm-ext",
-            "chinese-roberta-wwm-ext-large",
-        )
+        f"chinese-{name}": _hugging_face(*WWM, f"hfl/chinese-{name}")
+        for name in ("bert-wwm", "bert-wwm-ext", "roberta-wwm-ext", "roberta-wwm-ext-large")
     },
-    **{f"gpt2-{size}": _gpt2(size) for size in ("124M", "355M", "774M", "1558M")},
+    **{
+        f"gpt2-{size}": Publication(
+            "gpt2", "https://github.com/openai/gpt-2", "Modified MIT", "hparams.json",
+            "encoder.json and vocab.bpe (byte-level BPE, 50257 tokens)",
+            tuple(f"{GPT2}/{size}/{file}" for file in GPT2_FILES),
+        )
+        for size in ("124M", "355M", "774M", "1558M")
+    },
     "gpt2-ml-15g": _gpt2_ml(
         100000, "v0.5", "1IzWpQ6I2IgfV7CldZvFJnZ9byNDZdO4n",
         "4a6e5124df8db7ac2bdd902e6191b807a6983a7f5d09fb10ce011f9a073b183e", "bert-base-chinese-vocab.txt",
@@ -183,11 +162,11 @@ CATALOGUE: dict[str, Publication] = {
         "a25692ff268cd5d2468a66601ad746c49251bcc0b5a330592708bbe89ef67d02", 8021,
     ),
     **{
-        f"t5-{size}": _t5(_t5_home(""), size, "cc_all.32000", "32000")
+        f"t5-{size}": _t5(T5_HOME, size, "cc_all.32000", "32000")
         for size in ("small", "base", "large", "3B", "11B")
     },
     **{
-        f"t5.1.1.{size}": _t5(_t5_home("1.1"), f"t5.1.1.{size}", "cc_all.32000", "32000")
+        f"t5.1.1.{size}": _t5(f"{T5_HOME}/blob/main/released_checkpoints.md", f"t5.1.1.{size}", "cc_all.32000", "32000")
         for size in ("small", "base", "large", "xl", "xxl")
     },
     **{

@@ -23,10 +23,7 @@ HUGGING_FACE = "https://huggingface.co"
 GOOGLE_STORAGE = "https://storage.googleapis.com"
 
 # The containers of weights in the order in which `load` prefers them; a pickle is a program, and needs consent.
-WEIGHTS = (
-    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json",
-    r"tf_model\.h5",
-)
+WEIGHTS = (r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json", r"tf_model\.h5")
 PICKLES = r"pytorch_model(-\d{5}-of-\d{5})?\.bin|pytorch_model\.bin\.index\.json"
 BESIDE_WEIGHTS = (
     r"config\.json|generation_config\.json|vocab\.(txt|json|bpe)|encoder\.json|merges\.txt|\w*\.model|tokenizer\.json|"
@@ -100,7 +97,7 @@ def google_storage(address: str, web: Web, endpoint: str = GOOGLE_STORAGE) -> li
         url += f"?generation={generation}" if generation.isdecimal() else ""
         if name == folder or (name.startswith(folder + "/") and "/" not in path):
             files[path] = RemoteFile(url, path, _size(item.get("size")), _md5(item.get("md5Hash")), address)
-    if f"{folder.rpartition('/')[2]}" in files and len(files) == 1:
+    if list(files) == [folder.rpartition("/")[2]]:
         return _checked(address, list(files.values()))
     found = [match for path in files if (match := re.fullmatch(TENSORFLOW, path))]
     if not found:

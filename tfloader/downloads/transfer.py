@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,11 +91,7 @@ def mismatch(path: str, file: RemoteFile) -> str:
         if found != expected.lower():
             return f"its {algorithm} is {found}, but {expected} was published"
     kind = sniff(path)
-    wanted = {
-        "html": file.path.endswith(HTML),
-        "json": not file.path.endswith(BINARY),
-        "empty": file.size == 0,
-    }
+    wanted = {"html": file.path.endswith(HTML), "json": not file.path.endswith(BINARY), "empty": file.size == 0}
     return "" if file.checksum or wanted.get(kind) else IMPOSTORS.get(kind, "")
 
 
@@ -162,7 +157,8 @@ class _Transfer:
             bar.update(start)
             try:
                 if not start:
-                    self.note_version(response)
+                    note = {"etag": response.headers.get("ETag", ""), "size": self.total}
+                    write_json(self.state, {"identity": self.file.identity, **note}, DownloadError)
                 with open(self.partial, "ab" if start else "wb") as file:
                     for piece in body(response):
                         file.write(piece)
@@ -192,10 +188,6 @@ class _Transfer:
         if self.total is not None and have > self.total:
             return 0, ""
         return have, version
-
-    def note_version(self, response: Any) -> None:
-        etag = response.headers.get("ETag", "")
-        write_json(self.state, {"identity": self.file.identity, "etag": etag, "size": self.total}, DownloadError)
 
     def continues(self, response: Any, have: int, version: str) -> bool:
         """Whether a partial answer is the missing end of what is there."""
@@ -242,28 +234,3 @@ class _Transfer:
 
 def _is_strong(etag: Any) -> bool:
     return isinstance(etag, str) and bool(re.fullmatch(r'"[\x21\x23-\x7e]{1,200}"', etag))
-
-
-@contextlib.contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Keeps other processes out that take the same lock file; waits for one that holds it.
-
-    The system frees the lock of a process that dies. Where it has no `flock` (Windows) nothing is locked.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                break
-        os.close(handle)  # the process before us has removed the file
-    try:
-        yield
-    finally:
-        os.remove(path)
-        os.close(handle)

@@ -14,6 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -71,7 +72,7 @@ class Web:
             raise DownloadError(f"{shown(origin)}: a token is sent over https only. Use an https address.")
         self._sleep = sleep
         self._session = requests.Session()
-        self._session.cookies = RequestsCookieJar(policy=_no_cookies())
+        self._session.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
         logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)
 
     def get(self, url: str, headers: dict[str, str] | None = None, also: Collection[int] = ()) -> Any:
@@ -253,9 +254,3 @@ def _without_queries(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(re.sub(r"\?.*", "?...", item) if isinstance(item, str) else item for item in record.args)
     return True
-
-
-def _no_cookies() -> Any:
-    from http.cookiejar import DefaultCookiePolicy
-
-    return DefaultCookiePolicy(allowed_domains=[])

@@ -1,4 +1,4 @@
-"""Which tokens a model's answer depends on: gradients with respect to their embeddings. `pictures.py` draws them."""
+"""Which tokens a model's result depends on: gradients with respect to their embeddings. `pictures.py` draws them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def saliency(
     baseline: Any = 0.0,
     occurrence: int = 0,
 ) -> np.ndarray:
-    """How much each token speaks for a result of the model, or (negative) against it: [batch, length] float32.
+    """How much each token raises a result of the model, or (negative) lowers it: [batch, length] float32.
 
     "gradient_x_input" is the gradient of the result with respect to a token's embedding, times that embedding.
-    "integrated_gradients" (Sundararajan et al., 2017, arXiv:1703.01365) averages the gradient over the way from a
+    "integrated_gradients" (Sundararajan et al., 2017, arXiv:1703.01365) averages the gradient over the line from a
     baseline, so that the numbers of a row sum to its result(inputs) - result(baseline). Dropout is off.
 
     Args:
@@ -37,7 +37,7 @@ def saliency(
             class; or a function from the outputs to [batch], such as `lambda logits: logits[:, -1, 42]`.
         layer: the embedding layer, or its name, glob or `re:` expression (`tfloader.selection`). Any layer whose output
             is [batch, length, size] will do.
-        steps: points on the way (Gauss-Legendre); 50 give the sum to several digits.
+        steps: points on the line (Gauss-Legendre); 50 give the sum to several digits.
         baseline: the embeddings of nothing; broadcast against [batch, length, size].
         occurrence: which call of the layer, where the model calls it more than once: T5's source is 0, its target 1.
 
@@ -46,11 +46,11 @@ def saliency(
     """
     inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
     embedding = layer_named(model, layer)
-    if target is None:  # the class must stay the same on all of the way
+    if target is None:  # the class must stay the same along the line
         target = np.argmax(_as_rows(model(inputs, training=False)), axis=-1)
 
-    def slope_and_input(share: float) -> tuple[Any, Any]:
-        """The gradient with respect to the embeddings at a share of the way from the baseline, and that whole way."""
+    def gradient_times_difference(share: float) -> Any:
+        """The gradient at a share of the line from the baseline to the embeddings, times their difference."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
 
             def move(x):
@@ -66,10 +66,10 @@ def saliency(
                 "(Quantised layers cannot be watched.)"
             )
         x, moved = calls[occurrence]
-        slope = tape.gradient(result, moved)
-        if slope is None:
+        gradient = tape.gradient(result, moved)
+        if gradient is None:
             raise TrainingError(f"The result has no gradient with respect to the output of the layer {layer!r}.")
-        return tf.cast(tf.convert_to_tensor(slope), "float32"), tf.cast(x - baseline, "float32")
+        return tf.cast(tf.convert_to_tensor(gradient), "float32") * tf.cast(x - baseline, "float32")
 
     if method == "gradient_x_input":
         points = [(1.0, 1.0)]
@@ -78,11 +78,7 @@ def saliency(
         points = zip((shares + 1) / 2, weights / 2, strict=True)
     else:
         raise TrainingError(f"method must be 'gradient_x_input' or 'integrated_gradients', found {method!r}.")
-    total = 0.0
-    for share, weight in points:
-        slope, way = slope_and_input(share)
-        total += weight * slope * way
-    return tf.reduce_sum(total, axis=-1).numpy()
+    return tf.reduce_sum(sum(weight * gradient_times_difference(share) for share, weight in points), axis=-1).numpy()
 
 
 class MaskKeeping(keras.layers.Layer):

@@ -80,14 +80,9 @@ def colour(score: float, strongest: float) -> tuple[int, ...]:
 
 
 def visible(text: str) -> str:
-    """The text with all that would not show as itself (controls, direction marks) replaced; nothing becomes a dot."""
-    return "".join(_visible(character) for character in text) or "·"
-
-
-def _visible(character: str) -> str:
-    if unicodedata.category(character) == "Zs":
-        return " "
-    return character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+    """The text with all that would not show as itself (controls, direction marks) replaced; no text becomes a dot."""
+    shown = (" " if unicodedata.category(c) == "Zs" else c if c.isprintable() else "\ufffd" for c in text)
+    return "".join(shown) or "·"
 
 
 def picture(rows: Sequence[Sequence[tuple[str, float]]], title: str = "", font: str | None = None) -> bytes:

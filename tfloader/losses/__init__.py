@@ -5,10 +5,7 @@ All take scores without activation, compute in float32 in any precision, and sta
 
 from __future__ import annotations
 
-from tfloader.losses.crossentropy import (
-    SmoothedSparseCategoricalCrossentropy,
-    smoothed_sparse_categorical_crossentropy,
-)
+from tfloader.losses.crossentropy import SmoothedSparseCategoricalCrossentropy, smoothed_sparse_categorical_crossentropy
 from tfloader.losses.layer import Loss
 from tfloader.losses.margin import AMSoftmax, ArcFace, CosineDense, NormalizedSoftmax, margin_softmax
 from tfloader.losses.multilabel import (

@@ -17,8 +17,7 @@ class FunctionLoss(keras.losses.Loss):
 
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.function = function
-        self.options = dict(options)
+        self.function, self.options = function, dict(options)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return self.function(y_true, y_pred, **self.options)

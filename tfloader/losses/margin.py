@@ -37,11 +37,8 @@ class CosineDense(keras.layers.Layer):
         return (*input_shape[:-1], self.units)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        return {**super().get_config(), "units": self.units, "kernel_initializer": initializer}
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -63,11 +60,10 @@ def margin_softmax(
     labels = sparse_labels(y_true, cosines)[..., None]
     right = ops.take_along_axis(cosines, labels, axis=-1)
     if angular_margin:
-        # The sine's slope is infinite at the ends.
-        sine = ops.sqrt(ops.maximum(1 - right * right, 1e-7))
-        turned = right * math.cos(angular_margin) - sine * math.sin(angular_margin)
+        sine = ops.sqrt(ops.maximum(1 - right * right, 1e-7))  # whose gradient is infinite where the cosine is 1 or -1
+        of_the_sum = right * math.cos(angular_margin) - sine * math.sin(angular_margin)
         beyond = right - angular_margin * math.sin(angular_margin)
-        right = ops.where(right > -math.cos(angular_margin), turned, beyond)
+        right = ops.where(right > -math.cos(angular_margin), of_the_sum, beyond)
     right = right - margin
     is_right = ops.equal(labels, ops.arange(ops.shape(cosines)[-1]))
     logits = scale * ops.where(is_right, right, cosines)

@@ -75,13 +75,10 @@ class SampledSoftmax(Loss):
         **kwargs: Any,
     ) -> None:
         super().__init__(output_axis, **kwargs)
-        self.num_classes = num_classes
-        self.num_sampled = num_sampled
+        self.num_classes, self.num_sampled, self.use_bias = num_classes, num_sampled, use_bias
         self.noise = None if noise is None else [float(count) for count in noise]
-        self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed, self.seed_generator = seed, keras.random.SeedGenerator(seed)
         counts = log_uniform(num_classes) if noise is None else np.asarray(self.noise, "float64")
         if counts.shape != (num_classes,) or not np.isfinite(counts).all() or counts.min() <= 0:
             raise LossError(
@@ -112,10 +109,9 @@ class SampledSoftmax(Loss):
     def draw(self) -> Any:
         """[num_sampled] noise classes."""
         column = keras.random.randint((self.num_sampled,), 0, self.num_classes, seed=self.seed_generator)
-        kept = keras.random.uniform((self.num_sampled,), seed=self.seed_generator) < ops.take(
-            ops.convert_to_tensor(self._keep, "float32"), column
-        )
-        return ops.where(kept, column, ops.take(ops.convert_to_tensor(self._alias, "int32"), column))
+        keep, alias = ops.convert_to_tensor(self._keep, "float32"), ops.convert_to_tensor(self._alias, "int32")
+        kept = keras.random.uniform((self.num_sampled,), seed=self.seed_generator) < ops.take(keep, column)
+        return ops.where(kept, column, ops.take(alias, column))
 
     def logits(self, hidden: Any) -> Any:
         """Scores of all classes, [..., num_classes]."""
@@ -150,15 +146,9 @@ class SampledSoftmax(Loss):
         return scores + ops.cast(bias, scores.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "num_sampled": self.num_sampled,
-            "noise": self.noise,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "seed": self.seed,
-        }
+        own = {name: getattr(self, name) for name in ("num_classes", "num_sampled", "noise", "use_bias", "seed")}
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        return {**super().get_config(), **own, "kernel_initializer": initializer}
 
 
 @keras.saving.register_keras_serializable("tfloader")

@@ -23,7 +23,7 @@ class LayerAdaptation(OwnDecay):
     Where the variable or its change is zero, the change stays as it is.
 
     Args:
-        exclude_from_layer_adaptation: names of variables and layers (`tfloader.selection`) that keep their plain update.
+        exclude_from_layer_adaptation: names of variables and layers (`tfloader.selection`) with their plain update.
     """
 
     saved = ("exclude_from_layer_adaptation",)

@@ -213,7 +213,7 @@ class BaseTokenizer:
         inner, before = self._without_ends(list(tokens))
         begin = find_sublist(own, inner, self.is_special)
         places: list[list[int]] = [[] for _ in tokens]
-        certain = begin is not None and not self._leads_offsets_astray(text)
+        certain = begin is not None and not self._has_unreliable_offsets(text)
         for i, token in enumerate(inner if certain else ()):
             if not self.is_special(token):
                 span = range(*offsets[(begin or 0) + i])
@@ -225,8 +225,8 @@ class BaseTokenizer:
         found = iter(self._search(text, ordinary, own, offsets))
         return [[] if self.is_special(token) else next(found) for token in tokens]
 
-    def _leads_offsets_astray(self, text: str) -> bool:
-        """Whether the native offsets of this text are not to be relied on."""
+    def _has_unreliable_offsets(self, text: str) -> bool:
+        """Whether the native offsets of this text may be wrong."""
         return False
 
     def _without_ends(self, tokens: list[str]) -> tuple[list[str], int]:

@@ -5,10 +5,11 @@ The options stand in tokenizer_config.json. Every key there is honoured, or harm
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import CheckpointError, SegmentationError, TokenizerError, listing
@@ -42,6 +43,8 @@ ACCEPTED = (
     "spiece.model or another *.model (SentencePiece)",
     "tokenizer.json",
 )
+CASED = re.compile(r"(##)?[A-Za-z]*[A-Z][A-Za-z]*")
+CHINESE_WORD = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]{2,}")
 
 
 def load_tokenizer(
@@ -60,9 +63,8 @@ def load_tokenizer(
             or WoBERT's; theirs was `lambda text: jieba.cut(text, HMM=False)`. Such a vocabulary is refused
             without it, because character by character other tokens come out than in the training.
 
-    WordPiece lowers a text if tokenizer_config.json, or else tokenizer.json, says so. Where neither does, the
-    vocabulary decides: it is cased if one of its tokens is a word, or part of one, of ASCII letters with a
-    capital among them.
+    WordPiece lowercases if tokenizer_config.json, or else tokenizer.json, says so. Where neither does, the vocabulary
+    decides: it is cased if one of its tokens is a word, or part of one, of ASCII letters with a capital among them.
     """
     folder, name = _place(os.fspath(path))
     finish(folder, TokenizerError)
@@ -71,7 +73,10 @@ def load_tokenizer(
     if family is None and "config.json" in names:
         family = read_json(os.path.join(folder, "config.json"), TokenizerError).get("model_type")
     if family is None and any(item.endswith(".index") for item in names):
-        family = _family_of_checkpoint(folder)
+        # By the names in a TensorFlow checkpoint: GPT2_ML's config file does not say it. If that is no checkpoint, or
+        # none of ours, the vocabulary says what it can.
+        with contextlib.suppress(CheckpointError), open_checkpoint(folder) as checkpoint:
+            family = detect_release(checkpoint).family
     if family is not None and not isinstance(family, str):
         raise TokenizerError(f"{folder}: the model family must be a string, found {family!r:.80}.")
     kind, files = _choose(folder, names, name, config)
@@ -86,15 +91,6 @@ def load_tokenizer(
             raise TokenizerError(f"{folder}: {side} must be 'right' or 'left', found {value!r}.")
         setattr(tokenizer, side, value)
     return tokenizer
-
-
-def _family_of_checkpoint(folder: str) -> str | None:
-    """The family by the names in a TensorFlow checkpoint: GPT2_ML's config file does not say it."""
-    try:
-        with open_checkpoint(folder) as checkpoint:
-            return detect_release(checkpoint).family
-    except CheckpointError:
-        return None  # no checkpoint, or none of ours: the vocabulary says what it can
 
 
 def _place(path: str) -> tuple[str, str | None]:
@@ -178,7 +174,9 @@ def _wordpiece(
     vocab = load_vocab(path)
     beside = _normalizer_beside(path)
     by_character = flag(config, "tokenize_chinese_chars", beside.get("handle_chinese_chars", True))
-    if by_character and pre_tokenize is None and _holds_chinese_words(vocab):
+    # Such a token could never come out of WordPiece, which takes Chinese characters one by one.
+    words = sum(map(bool, map(CHINESE_WORD.fullmatch, vocab)))
+    if by_character and pre_tokenize is None and words * 10 >= len(vocab):
         raise SegmentationError(
             f"{path}: the vocabulary holds Chinese words, into which texts were split before WordPiece (RoFormer, "
             "WoBERT). Pass the function that splits, pre_tokenize=lambda text: jieba.cut(text, HMM=False) for the "
@@ -190,7 +188,7 @@ def _wordpiece(
     around = (None, None) if bare else (special(config, "cls", "[CLS]"), special(config, "sep", "[SEP]"))
     tokenizer = Tokenizer(
         vocab,
-        not _is_cased(vocab) if lower is None else lower,
+        not any(map(CASED.fullmatch, vocab)) if lower is None else lower,
         *around,
         token_unk=special(config, "unk", "[UNK]") or "[UNK]",
         token_pad=special(config, "pad", "[PAD]") or "[PAD]",
@@ -210,21 +208,11 @@ def _wordpiece(
 
 
 def _normalizer_beside(path: str) -> dict:
-    """What a tokenizer.json in the same folder says about lowering, for a config that does not."""
+    """What a tokenizer.json in the same folder says about lowercasing, for a config that does not."""
     beside = os.path.join(os.path.dirname(path), "tokenizer.json")
     content = read_json(beside, TokenizerError) if os.path.isfile(beside) else {}
     normalizer = content.get("normalizer")
     return normalizer if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer" else {}
-
-
-def _holds_chinese_words(vocab: Mapping[str, int]) -> bool:
-    """Whether a tenth of the tokens could never come out of WordPiece, which takes Chinese characters one by one."""
-    words = sum(bool(re.fullmatch("[\u3400-\u4dbf\u4e00-\u9fff]{2,}", token)) for token in vocab)
-    return words * 10 >= len(vocab)
-
-
-def _is_cased(vocab: Mapping[str, int]) -> bool:
-    return any(re.fullmatch(r"(##)?[A-Za-z]*[A-Z][A-Za-z]*", token) for token in vocab)
 
 
 def _bytepair(vocab: str, merges: str, config: Settings, family: str | None) -> BytePairTokenizer:

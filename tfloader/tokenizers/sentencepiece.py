@@ -159,8 +159,7 @@ class SpTokenizer(BaseTokenizer):
     def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids.
 
-        Unknown pieces read " ⁇ ". Special pieces and sentinels are left out, unless `skip_special_tokens` is
-        False.
+        Unknown pieces read " ⁇ ". Special pieces and sentinels are left out, unless `skip_special_tokens` is False.
         """
         if tokens is not None or self._translate:
             back = {new: old for old, new in self._translate.items()}

@@ -1,8 +1,8 @@
 """Google BERT's tokenizer: basic splitting, then the longest WordPieces from the left.
 
 The rules are composed here from the Rust library's building blocks instead of taking its BertNormalizer,
-which differs from Google's code: it deletes private-use characters, lowers a final sigma to σ, strips accents
-before it lowers, misses 256 Chinese characters and gives up on words above 100 characters (Google: 200).
+which differs from Google's code: it deletes private-use characters, lowercases a final sigma to σ, strips accents
+before it lowercases, misses 256 Chinese characters and gives up on words above 100 characters (Google: 200).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from tfloader.errors import TokenizerError
 from tfloader.tokenizers.base import Offsets, foreign
 from tfloader.tokenizers.fast import RustTokenizer
 from tfloader.tokenizers.sequences import id_gaps
-from tfloader.tokenizers.spacing import join
-from tfloader.tokenizers.vocabulary import CJK_RANGES, load_vocab, vocab_lines
+from tfloader.tokenizers.vocabulary import CJK_RANGES, is_cjk, is_punctuation, load_vocab, vocab_lines
 
 # As regular expressions of the Rust library (Oniguruma).
 SPACE = r"[\t\n\r\p{Z}]+"
@@ -26,6 +25,12 @@ CONTROL = r"[\p{Cc}\p{Cf}\x{FFFD}&&[^\t\n\r]]"
 PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
 CASED, BETWEEN = r"[\p{Cased}&&[^\p{Case_Ignorable}]]", r"\p{Case_Ignorable}*"
 FINAL_SIGMA = rf"{CASED}{BETWEEN}\KΣ(?!{BETWEEN}{CASED})"
+# Punctuation after which bert4keras writes no space: Chinese marks, and signs that open or join.
+TIGHT = (
+    "\uff02-\uff0d\uff0f\uff1a-\uff1e\uff20\uff3b-\uff40\uff5b-\uff60\uff62-\uff64\u3000\u3001\u3003\u3008-\u3011"
+    "\u3014-\u301f\u3030\u303e\u303f\u2013\u2014\u2018\u2019\u201b-\u201f\u2026\u2027\ufe4f\ufe51\ufe54\xb7"
+    "\uff01\uff1f\uff61\u3002+\\-/={(<\\["
+)
 
 
 class Tokenizer(RustTokenizer):
@@ -33,13 +38,13 @@ class Tokenizer(RustTokenizer):
 
     Args:
         token_dict: a dictionary from token to id, or the path of a vocabulary file.
-        do_lower_case: lowers the text and strips its accents, for an uncased vocabulary.
+        do_lower_case: lowercases the text and strips its accents, for an uncased vocabulary.
         token_start, token_end: tokens put around a text; None for none, as GPT2_ML wants.
         pre_tokenize: a function that splits a text into words; those in the vocabulary are kept whole
             (WoBERT).
         token_translate: tokens to be replaced by others after splitting.
         word_maxlen: a longer word becomes one unknown token.
-        strip_accents: strips accents (Unicode's Mn) even without lowering, or keeps them in spite of it.
+        strip_accents: strips accents (Unicode's Mn) even without lowercasing, or keeps them in spite of it.
             None follows `do_lower_case`.
         tokenize_chinese_chars: makes each Chinese character a word.
         special_tokens: keeps special tokens that stand in a text whole ("[MASK]" is one token), as Hugging
@@ -184,7 +189,7 @@ class Tokenizer(RustTokenizer):
             self._folded[character] = folded
         return folded
 
-    def _leads_offsets_astray(self, text: str) -> bool:
+    def _has_unreliable_offsets(self, text: str) -> bool:
         """Where Unicode's normal form puts marks in another order."""
         if text.isascii():
             return False
@@ -272,3 +277,23 @@ def _checked_vocab(vocab: dict[str, int]) -> dict[str, int]:
 
 def _spans(found: list[list[int]]) -> Offsets:
     return [(places[0], places[-1] + 1) if places else (0, 0) for places in found]
+
+
+def join(tokens: Iterable[str]) -> str:
+    """Joins WordPieces to a text, spaced as bert4keras did: as English wants it, and Chinese does not."""
+    parts, last = [], ""
+    for token in tokens:
+        if token.startswith("##"):
+            part = token[2:]
+        elif len(token) == 1 and is_cjk(token):
+            part = token
+        elif len(token) == 1 and is_punctuation(token):
+            part = token + " "
+        else:
+            part = token if last and is_cjk(last) else " " + token
+        parts.append(part)
+        last = part[-1:] or last
+    text = re.sub(" +", " ", "".join(parts))
+    text = re.sub("' (re|m|s|t|ve|d|ll) ", r"'\1 ", text)
+    text = re.sub(f"([{TIGHT}]) ", r"\1", text)
+    return re.sub(r"(\d\.) (\d)", r"\1\2", text).strip()

@@ -6,18 +6,19 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfloader.checkpoints import open_checkpoint, write_safetensors
-from tfloader.checkpoints.base import TensorSpec
+from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import TrainingError, WeightsError, listing
 from tfloader.files import parse_json, show
 from tfloader.layers.lora import Adapter, adaptable
 from tfloader.selection import all_layers
+from tfloader.training.callbacks import write_variables
 from tfloader.training.freezing import Trainable, train_only
 from tfloader.training.lora import adapters, obstacles, scope_of
 
@@ -37,9 +38,7 @@ def save_adapters(model: keras.Model, path: str | os.PathLike) -> None:
         TrainingError: no adapters, or two variables with one path.
         CheckpointError: the file cannot be written.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    stem, extension = os.path.splitext(name)
-    if extension != ".safetensors":
+    if Path(path).suffix != ".safetensors":
         raise TrainingError(f"{os.fspath(path)}: the name of an adapter file ends in .safetensors.")
     found = adapters(model)
     if not found:
@@ -47,12 +46,7 @@ def save_adapters(model: keras.Model, path: str | os.PathLike) -> None:
     _by_path(model)
     variables = {part.path: part for item in found for part in item.pair}
     variables |= {variable.path: variable for variable in model.trainable_weights}
-    items = [
-        (key, TensorSpec(tuple(item.shape), keras.backend.standardize_dtype(item.dtype)), _reader(item))
-        for key, item in variables.items()
-    ]
-    metadata = {METADATA: json.dumps({item.path: _description(item) for item in found})}
-    write_safetensors(folder, items, metadata=metadata, stem=stem, max_shard_bytes=1 << 62)
+    write_variables(Path(path), variables, {METADATA: json.dumps({item.path: _description(item) for item in found})})
 
 
 def load_adapters(model: keras.Model, path: str | os.PathLike) -> Trainable:
@@ -154,7 +148,3 @@ def _by_path(model: keras.Model) -> dict[str, Any]:
             f"(prefix=... when loading):\n{listing(twice)}"
         )
     return result
-
-
-def _reader(variable: Any) -> Any:
-    return lambda: np.asarray(ops.convert_to_numpy(variable))

@@ -1,7 +1,7 @@
-"""Adversarial training in one line: a plain training step, taken where the embeddings are at their worst.
+"""Adversarial training in one line: training steps with the gradients at perturbed embeddings.
 
-Every method moves one layer's table. As in bert4keras, the perturbation is one for the whole batch, of the shape of the
-table, and its size is the norm over the whole table; an output layer that is tied to the table is moved with it.
+Every method perturbs the table of one layer. As in bert4keras, there is one perturbation for the whole batch, of the
+shape of the table, whose size is its norm over the whole table; an output layer that is tied to the table has it too.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tfloader.training.virtual_adversarial import VAT
 
 
 class Attack:
-    """Where the gradients of a step are taken: at the weights, then at tables each of which climbs the last one's loss.
+    """Where the gradients of a step are taken: at the weights, then at tables that each increase the last one's loss.
 
     With g the loss's gradient with respect to the table over the whole batch, the perturbation r becomes
     r + step_size * g / (|g| + 1e-8), projected onto the ball |r| <= epsilon.
 
     Attributes:
-        shares: factor of each pass's gradient in the step's: of the clean pass, then of each perturbed one. Passes
-            with 0 only show the way.
+        shares: factor of each pass's gradient in the step's: of the clean pass, then of each perturbed one. A pass
+            with 0 serves only to find the next perturbation.
     """
 
     def __init__(self, epsilon: float = 0.0, step_size: float = 0.0, shares: Sequence[float] = (1.0,)) -> None:
@@ -37,25 +37,23 @@ class Attack:
 
     def gradients(self, batch: Batch, penalties: Sequence[Callable[[Any], Any]] = ()) -> list[Any]:
         first, *later = self.shares
-        slope, total = batch.at_weights(first, penalties)
+        gradient, total = batch.at_weights(first, penalties)
         offset = 0.0
         for share in later:
-            offset = self._onto_ball(offset + self.step_size * unit(summed_over_replicas(slope)))
-            slope, gradients = batch.at_offset(offset, share)
+            offset += self.step_size * unit(summed_over_replicas(gradient))
+            offset *= tf.minimum(1.0, tf.math.divide_no_nan(self.epsilon, tf.norm(offset)))  # onto the ball
+            gradient, gradients = batch.at_offset(offset, share)
             total = [add(*pair) for pair in zip(total, gradients, strict=True)]
         return total
 
-    def _onto_ball(self, offset: Any) -> Any:
-        return offset * tf.minimum(1.0, tf.math.divide_no_nan(self.epsilon, tf.norm(offset)))
-
 
 class PGD(Attack):
-    """Projected gradient descent (Madry et al., 2018): `steps` small moves; trains on the gradient at the last.
+    """Projected gradient descent (Madry et al., 2018): `steps` small steps; trains on the gradient after the last.
 
     Args:
         epsilon: the greatest norm of the perturbation.
-        step_size: norm of one move.
-        steps: moves; a step costs 1 + steps passes.
+        step_size: norm of one step.
+        steps: how many; a training step costs 1 + steps passes.
         clean: True adds the gradient at the unperturbed weights, as common PyTorch recipes do.
     """
 
@@ -65,7 +63,7 @@ class PGD(Attack):
 
 
 class FGM(PGD):
-    """The fast gradient method (Miyato et al., 2017): one move of norm epsilon up the gradient.
+    """The fast gradient method (Miyato et al., 2017): one step of norm epsilon along the gradient.
 
     Args:
         epsilon: norm of the perturbation.
@@ -79,13 +77,13 @@ class FGM(PGD):
 
 
 class FreeLB(Attack):
-    """FreeLB (Zhu et al., 2020): trains on the mean of the gradients at all `steps` points of the climb.
+    """FreeLB (Zhu et al., 2020): trains on the mean of the gradients at all `steps` points of the ascent.
 
     The first point is no perturbation at all (the paper also draws it at random).
 
     Args:
         epsilon: the greatest norm of the perturbation.
-        step_size: norm of one move.
+        step_size: norm of one step.
         steps: points, and so passes; at least 2.
     """
 
@@ -109,19 +107,18 @@ class GradientPenalty:
         self.weight, self.per_occurrence = weight, per_occurrence
         check_number(self, "weight", weight)
 
-    def __call__(self, slope: Any) -> Any:
+    def __call__(self, gradient: Any) -> Any:
         """A term whose gradient is that of the penalty."""
         if not self.per_occurrence:
             # The product with the constant g has the gradient of |g|^2 / 2, and sums up over replicas.
-            return self.weight * tf.reduce_sum(
-                tf.stop_gradient(summed_over_replicas(slope)) * tf.convert_to_tensor(slope)
-            )
-        if not isinstance(slope, tf.IndexedSlices):
+            constant = tf.stop_gradient(summed_over_replicas(gradient))
+            return self.weight * tf.reduce_sum(constant * tf.convert_to_tensor(gradient))
+        if not isinstance(gradient, tf.IndexedSlices):
             raise TrainingError(
                 "GradientPenalty(per_occurrence=True) needs the gradient of each token, but this table is also used "
                 "otherwise (a tied output, or LoRA). Use per_occurrence=False."
             )
-        return self.weight / 2 * tf.reduce_sum(slope.values**2)
+        return self.weight / 2 * tf.reduce_sum(gradient.values**2)
 
 
 def adversarial_training(

@@ -1,8 +1,7 @@
 """Against exposure bias: in training, some of the decoder's input tokens are replaced by random ones.
 
-A decoder that was only ever fed right tokens goes astray after its first mistake. Strategy and rates: Su,
-kexue.fm/archives/7259 (2020). The other one there, a gradient penalty on the embeddings, is `GradientPenalty` of
-`adversarial_training`.
+A decoder trained on correct inputs alone does not recover from its first mistake. Strategy and rates: Su,
+kexue.fm/archives/7259 (2020); his other remedy, a gradient penalty on the embeddings, is `GradientPenalty`.
 """
 
 from __future__ import annotations
@@ -80,7 +79,6 @@ class RandomTokenReplacement(keras.layers.Layer):
             keras.random.uniform(shape, **draw) < rule.rate, keras.random.uniform((shape[0], 1), **draw) < rule.row_rate
         )
         if rule.vocabulary is None:
-            # The place of the largest of random numbers is a random place.
             places = keras.random.categorical(ops.where(free, 0.0, -1e9), shape[1], **draw)
             new = ops.take_along_axis(token_ids, ops.cast(places, "int32"), axis=1)
         else:

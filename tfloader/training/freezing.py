@@ -88,11 +88,9 @@ def recompile(model: keras.Model) -> None:
 def report(model: keras.Model) -> Trainable:
     """What the model trains now."""
     trains = ids(model.trainable_weights)
-    groups: dict[bool, list[Any]] = {True: [], False: []}
-    for variable in model.weights:
-        groups[id(variable) in trains].append(variable)
-    trained, frozen = ([variable.path for variable in groups[key]] for key in (True, False))
-    sizes = (sum(math.prod(variable.shape) for variable in groups[key]) for key in (True, False))
+    groups = [[item for item in model.weights if (id(item) in trains) is moves] for moves in (True, False)]
+    trained, frozen = ([variable.path for variable in group] for group in groups)
+    sizes = (sum(math.prod(variable.shape) for variable in group) for group in groups)
     return Trainable(trained, frozen, *sizes)
 
 

@@ -103,19 +103,12 @@ def merge_lora(model: keras.Model) -> list[str]:
             f"These layers are quantised, and rounding the sum again would change it:\n{listing(quantised)}\n"
             "Use save_adapters, load_adapters on the model that is not quantised, and merge there."
         )
-    with _quick_deletion():
+    gc.freeze()  # Keras collects garbage after each deleted variable, which need not search all older objects again
+    try:
         for item in found:
             item.base.assign(item.value)
             item.remove()
-    recompile(model)
-    return [item.path for item in found]
-
-
-@contextlib.contextmanager
-def _quick_deletion():
-    """Keras collects garbage after each deleted variable; within this, that does not search all old objects again."""
-    gc.freeze()
-    try:
-        yield
     finally:
         gc.unfreeze()
+    recompile(model)
+    return [item.path for item in found]

@@ -1,7 +1,7 @@
-"""A model's training step, replaced: Keras' own but for where its gradients come from.
+"""A model's training step, replaced: Keras' own except for where its gradients come from.
 
-A `Batch` computes the loss and its gradients at the weights, and again with an offset added to one variable. The moved
-value is shown to the layers by `keras.StatelessScope` and never assigned, so there is nothing to restore.
+A `Batch` computes the loss and its gradients at the weights, and again with an offset added to one variable. The layers
+see the perturbed value through `keras.StatelessScope`; it is never assigned, so there is nothing to restore.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ class ReplacedStep:
 
 
 class Batch:
-    """One batch, and its loss at the weights and with one variable moved. Under tf.distribute: one replica's part.
+    """One batch, and its loss at the weights and with one variable perturbed. Under tf.distribute: one replica's part.
 
-    The first pass, at the weights, is Keras' own: it counts loss and metrics, and moves what layers store (averages,
+    The first pass, at the weights, is Keras' own: it counts loss and metrics, and updates what layers store (averages,
     the state of random numbers). Every later pass starts from what was stored before the first, so that it has the same
     dropout masks, and stores nothing.
 
     Attributes:
-        model, variable: whose step it is, and which of its variables is moved.
+        model, variable: whose step it is, and which of its variables is perturbed.
         x, y, sample_weight: the data.
         weights: the model's trainable variables.
         y_pred: the outputs of the first pass.
@@ -106,22 +106,22 @@ class Batch:
         Args:
             share: factor of the loss in the gradients with respect to the weights. With 0 and no penalties these are
                 not computed.
-            penalties: functions from the slope to a further term of the loss.
+            penalties: functions from the gradient with respect to the variable to a further term of the loss.
 
         Returns:
-            The slope, that is the loss's gradient with respect to the variable (a tensor or IndexedSlices), and the
-            gradients with respect to the weights, which carry the optimizer's loss scale.
+            The loss's gradient with respect to the variable (a tensor or IndexedSlices), and those with respect to the
+            weights, which carry the optimizer's loss scale.
         """
         value, weights = self.variable.value, _values(self.weights)
         if not penalties:
-            slope, gradients = self._differentiate(self._first_loss, value, share)
-            return self._slope(slope, share), gradients
+            scaled, gradients = self._differentiate(self._first_loss, value, share)
+            return self._unscaled(scaled, share), gradients
         with _watching(value, *weights) as outer:
             with _watching(value) as inner:
                 loss = self._first_loss()
-            slope = self._slope(inner.gradient(loss, value, self._seed(loss)))
-            total = share * loss + tf.add_n([tf.cast(penalty(slope), loss.dtype) for penalty in penalties])
-        return slope, outer.gradient(total, weights, self._seed(total))
+            gradient = self._unscaled(inner.gradient(loss, value, self._seed(loss)))
+            total = share * loss + tf.add_n([tf.cast(penalty(gradient), loss.dtype) for penalty in penalties])
+        return gradient, outer.gradient(total, weights, self._seed(total))
 
     def at_offset(
         self, offset: Any, share: float = 1.0, loss: Callable[[Any], Any] | None = None
@@ -131,13 +131,11 @@ class Batch:
         Arguments and results as in `at_weights`.
         """
         value = tf.cast(tf.cast(self.variable.value, offset.dtype) + offset, self.variable.dtype)
-        slope, gradients = self._differentiate(lambda: (loss or self._later_loss)(value), value, share)
-        if share:  # what came to the variable by other ways (a regularizer), and what came to its moved value
-            gradients = [
-                add(gradient, slope) if weight is self.variable else gradient
-                for weight, gradient in zip(self.weights, gradients, strict=True)
-            ]
-        return self._slope(slope, share), gradients
+        scaled, gradients = self._differentiate(lambda: (loss or self._later_loss)(value), value, share)
+        if share:  # the variable's gradient from elsewhere (a regularizer), and that of its perturbed value
+            pairs = zip(self.weights, gradients, strict=True)
+            gradients = [add(item, scaled) if weight is self.variable else item for weight, item in pairs]
+        return self._unscaled(scaled, share), gradients
 
     def outputs(self, x: Any, value: Any = None) -> Any:
         """The model's outputs for x as in a later pass, with the variable at `value` (None: at its own)."""
@@ -147,8 +145,8 @@ class Batch:
         weights = _values(self.weights) if share else []
         with _watching(value, *weights) as tape:
             loss = forward()
-        slope, *gradients = tape.gradient(loss, [value, *weights], self._seed(loss, share))
-        return slope, gradients or [None] * len(self.weights)
+        gradient, *gradients = tape.gradient(loss, [value, *weights], self._seed(loss, share))
+        return gradient, gradients or [None] * len(self.weights)
 
     def _first_loss(self) -> Any:
         self.y_pred = self.model(self.x, **_training(self.model.call))
@@ -184,16 +182,17 @@ class Batch:
     def _seed(self, loss: Any, share: float = 1.0) -> Any:
         return tf.cast(self._scale, loss.dtype) * (share or 1.0)
 
-    def _slope(self, slope: Any, share: float = 1.0) -> Any:
-        if slope is None:
+    def _unscaled(self, gradient: Any, share: float = 1.0) -> Any:
+        """The gradient with respect to the variable without the factors of `_seed`."""
+        if gradient is None:
             raise TrainingError(
                 f"The loss has no gradient with respect to {self.variable.path}. Choose a layer that the loss depends "
                 "on, and one that is not under keras.RematScope."
             )
-        scale = self._seed(slope, share)
-        if isinstance(slope, tf.IndexedSlices):
-            return tf.IndexedSlices(slope.values / scale, slope.indices, slope.dense_shape)
-        return slope / scale
+        scale = self._seed(gradient, share)
+        if isinstance(gradient, tf.IndexedSlices):
+            return tf.IndexedSlices(gradient.values / scale, gradient.indices, gradient.dense_shape)
+        return gradient / scale
 
 
 def add(first: Any, second: Any) -> Any:
@@ -203,10 +202,10 @@ def add(first: Any, second: Any) -> Any:
     return tf.convert_to_tensor(first) + tf.convert_to_tensor(second)
 
 
-def summed_over_replicas(slope: Any) -> Any:
-    """A slope summed over all replicas, dense, in float32 or better."""
-    slope = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, slope)
-    return tf.cast(tf.convert_to_tensor(slope), keras.backend.result_type(slope.dtype.name, "float32"))
+def summed_over_replicas(gradient: Any) -> Any:
+    """A gradient summed over all replicas, dense, in float32 or better."""
+    gradient = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradient)
+    return tf.cast(tf.convert_to_tensor(gradient), keras.backend.result_type(gradient.dtype.name, "float32"))
 
 
 def unit(direction: Any) -> Any:

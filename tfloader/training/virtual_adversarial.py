@@ -1,4 +1,4 @@
-"""Virtual adversarial training: predictions are to stay where the table is moved against them. It needs no labels."""
+"""Virtual adversarial training: predictions that a perturbation of the table hardly changes. It needs no labels."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class VAT:
         step = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(batch.model.optimizer.iterations.value, tf.int64)])
         direction = unit(tf.random.stateless_normal(batch.variable.shape, step))
         for _ in range(self.iterations):
-            slope, _ = batch.at_offset(self.xi * direction, 0.0, divergence)
-            direction = unit(summed_over_replicas(slope))
+            gradient, _ = batch.at_offset(self.xi * direction, 0.0, divergence)
+            direction = unit(summed_over_replicas(gradient))
         return batch.at_offset(self.epsilon * direction, self.weight, divergence)[1]
 
 
