@@ -6,9 +6,7 @@ from typing import Any
 
 
 def progress_bar(title: str, total: int | None, done: int = 0) -> Any:
-    """A bar over bytes as a context manager; `.update(n)` after each `n` of them.
-
-    It writes to stderr, and nothing at all where that is no terminal.
+    """A bar over bytes as a context manager, on stderr; `.update(n)` after each `n` of them.
 
     Args:
         title: what is going on; characters that could steer a terminal are escaped.

@@ -12,7 +12,7 @@ import pytest
 
 from tests.downloads.conftest import answer, file, redirect
 from tfloader.downloads import web
-from tfloader.downloads.web import ATTEMPTS, LONGEST_WAIT, REDIRECTS, PassingFailure, Web, shown
+from tfloader.downloads.web import ATTEMPTS, LONGEST_WAIT, REDIRECTS, TemporaryError, Web, shown
 from tfloader.errors import DownloadError
 
 SECRETS = ("hf_topsecret", "proxypassword", "signedkey", "userpassword")
@@ -289,7 +289,7 @@ def test_a_server_that_says_nothing_is_not_waited_for_forever(site, pauses, monk
 
 def test_a_body_that_breaks_is_a_failure_that_may_pass(site):
     site.pages["/a"] = file(bytes(1000), cut=500)
-    with pytest.raises(PassingFailure):
+    with pytest.raises(TemporaryError):
         content(Web(), f"{site.address}/a")
 
 

@@ -13,10 +13,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tfloader.checkpoints.base import show
 from tfloader.checkpoints.files import expect, unreadable
 from tfloader.checkpoints.table import MAX_TABLE_BYTES, DamagedError, read_table, varint
 from tfloader.errors import CheckpointError
+from tfloader.files import show
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,7 @@ class Bundle:
 
 
 def read_bundle(path: str) -> Bundle:
-    """Reads the index file `path`.
-
-    Raises:
-        CheckpointError: it is missing, unreadable, damaged, too large to be one, or of an unknown variant.
-    """
+    """Reads an index file; one that is damaged, too large, or of an unknown variant is a CheckpointError."""
     expect(path, "the index of a TensorFlow checkpoint", "tf-index")
     try:
         size = os.path.getsize(path)

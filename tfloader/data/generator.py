@@ -172,7 +172,7 @@ class DataGenerator(keras.utils.PyDataset):
                 "steps_per_epoch=...), or read the stream into a list."
             )
 
-    # Batches that pass by
+    # Batches as a stream
 
     def forfit(self, random: bool = True) -> tf.data.Dataset:
         """What `__iter__` gives, pass after pass without end, for `fit` with steps_per_epoch."""

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfloader.checkpoints.files import sniff
-from tfloader.downloads.web import PassingFailure, Web, body, is_compressed, shown
+from tfloader.downloads.web import TemporaryError, Web, body, is_compressed, shown
 from tfloader.errors import DownloadError
 from tfloader.files import write_json
 from tfloader.filesystem import appear
 from tfloader.progress import progress_bar
 
 # What servers send in place of a file.
-IMPOSTORS = {
+WRONG_CONTENT = {
     "html": "it is a web page, not the file (a login, a limit of downloads, or an error)",
     "json": "it is JSON text, not the file: probably an error message",
     "git-lfs": "it is a Git LFS pointer, not the file itself",
@@ -92,7 +92,7 @@ def mismatch(path: str, file: RemoteFile) -> str:
             return f"its {algorithm} is {found}, but {expected} was published"
     kind = sniff(path)
     wanted = {"html": file.path.endswith(HTML), "json": not file.path.endswith(BINARY), "empty": file.size == 0}
-    return "" if file.checksum or wanted.get(kind) else IMPOSTORS.get(kind, "")
+    return "" if file.checksum or wanted.get(kind) else WRONG_CONTENT.get(kind, "")
 
 
 def digest(path: str, algorithm: str) -> str:
@@ -118,7 +118,7 @@ class _Transfer:
 
     def run(self) -> None:
         with progress_bar(os.path.basename(self.target), self.total, self.have()) as bar:
-            self.web.persist(self.url, lambda: self.attempt(bar), lambda: self.resumable()[0])
+            self.web.retry(self.url, lambda: self.attempt(bar), lambda: self.resumable()[0])
         problem = mismatch(self.partial, self.file)
         if problem and self.resumed:  # the beginning was of something else
             self.discard()
@@ -148,7 +148,7 @@ class _Transfer:
             continued = response.status_code == 206 and self.continues(response, have, version)
             if not continued and response.status_code != 200:
                 self.discard()
-                raise PassingFailure("the server sent another part of the file than was asked for")
+                raise TemporaryError("the server sent another part of the file than was asked for")
             start = have if continued else 0
             self.check_kind(response)
             self.check_length(response, start)
@@ -171,7 +171,7 @@ class _Transfer:
         if self.total is not None and self.have() != self.total:
             if self.have() > self.total:
                 self.discard()
-            raise PassingFailure(f"the connection ended after {self.have()} of {self.total} bytes")
+            raise TemporaryError(f"the connection ended after {self.have()} of {self.total} bytes")
 
     def resumable(self) -> tuple[int, str]:
         """How many bytes of the partial file can be built on, and the ETag of their version."""

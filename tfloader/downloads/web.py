@@ -32,7 +32,7 @@ LONGEST_LISTING = 16 * 1024 * 1024
 PROGRESS = 1 << 20  # bytes after which earlier failures are forgotten
 PIECE = 1 << 16  # bytes; at most so many are lost when a connection breaks
 
-PASSING = {408: "took too long", 425: "is not ready", 429: "allows no more requests for now"}
+TEMPORARY = {408: "took too long", 425: "is not ready", 429: "allows no more requests for now"}
 FINAL = {
     401: "wants a token. If the model is gated, accept its licence on its page, then give your token (HF_TOKEN, or "
     "--token-file); a name that does not exist is answered in the same way",
@@ -43,8 +43,8 @@ FINAL = {
 }
 
 
-class PassingFailure(Exception):  # noqa: N818 (it is not shown to users)
-    """A request failed in a way that may pass; `wait` is how many seconds the server asks for."""
+class TemporaryError(Exception):
+    """A request failed, and another attempt may succeed; `wait` is how many seconds the server asks for."""
 
     def __init__(self, reason: str, wait: float | None = None):
         super().__init__(reason)
@@ -52,7 +52,7 @@ class PassingFailure(Exception):  # noqa: N818 (it is not shown to users)
 
 
 class Web:
-    """Makes requests, and repeats those that fail in passing.
+    """Makes requests, and repeats those whose failure may be temporary.
 
     Args:
         token: sent as a bearer token to `origin` and to no other.
@@ -79,7 +79,7 @@ class Web:
         """The streamed answer (a context manager) with status 200, 206 or one of `also`, after all redirects.
 
         Raises:
-            PassingFailure: another attempt may succeed.
+            TemporaryError: another attempt may succeed.
             DownloadError: it would not.
         """
         response = self._follow(url, headers or {})
@@ -88,8 +88,8 @@ class Web:
             return response
         wait = _retry_after(response.headers.get("Retry-After", ""))
         response.close()
-        if status in PASSING or status >= 500:
-            raise PassingFailure(f"the server {PASSING.get(status, 'has a fault')} (HTTP {status})", wait)
+        if status in TEMPORARY or status >= 500:
+            raise TemporaryError(f"the server {TEMPORARY.get(status, 'has a fault')} (HTTP {status})", wait)
         reason = FINAL.get(status, "refuses the request")
         raise DownloadError(f"{shown(url)}: the server {reason} (HTTP {status}).")
 
@@ -105,10 +105,10 @@ class Web:
                         raise DownloadError(f"{shown(url)}: the answer has more than {LONGEST_LISTING} bytes.")
                 return data
 
-        return parse_json(self.persist(url, attempt), shown(url), DownloadError)
+        return parse_json(self.retry(url, attempt), shown(url), DownloadError)
 
-    def persist(self, url: str, attempt: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
-        """The result of `attempt`, which is repeated with growing pauses while its failures may pass.
+    def retry(self, url: str, attempt: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
+        """The result of `attempt`, which is repeated with growing pauses while its failures are temporary.
 
         After `ATTEMPTS` failures in a row it is given up; a failure after progress starts a new row.
 
@@ -119,7 +119,7 @@ class Web:
         while True:
             try:
                 return attempt()
-            except PassingFailure as failure:
+            except TemporaryError as failure:
                 now = progress()
                 failures = 1 if now >= reached + PROGRESS else failures + 1
                 reached = max(reached, now)
@@ -173,26 +173,26 @@ class Web:
         except requests.exceptions.SSLError:
             reason = "no secure connection: the certificate of the server or proxy cannot be verified"
         except requests.exceptions.ProxyError:
-            raise PassingFailure("the proxy cannot be reached or refuses") from None
+            raise TemporaryError("the proxy cannot be reached or refuses") from None
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout):
-            raise PassingFailure("the server cannot be reached") from None
+            raise TemporaryError("the server cannot be reached") from None
         except (requests.exceptions.RequestException, ValueError) as error:
             reason = f"the request cannot be made ({type(error).__name__}). Check the address and the proxy settings"
         raise DownloadError(f"{shown(url)}: {reason}.")
 
 
 def body(response: Any) -> Iterator[bytes]:
-    """The pieces of an answer; a connection that breaks is a `PassingFailure`."""
+    """The pieces of an answer; a connection that breaks is a `TemporaryError`."""
     pieces = response.iter_content(PIECE)
     length, come = "" if is_compressed(response) else response.headers.get("Content-Length", ""), 0
     while True:
         try:
             piece = next(pieces, None)
         except (OSError, ValueError):  # what requests raises is an OSError
-            raise PassingFailure("the connection broke") from None
+            raise TemporaryError("the connection broke") from None
         if piece is None:
             if length.isdecimal() and come < int(length[:18]):  # urllib3 1 does not mind
-                raise PassingFailure("the connection broke")
+                raise TemporaryError("the connection broke")
             return
         come += len(piece)
         yield piece

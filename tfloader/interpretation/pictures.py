@@ -148,9 +148,8 @@ def _families(characters: set[str], font: str | None) -> list[str]:
         if not missing:
             break
         has = {character for character in missing if ord(character) in ft2font.FT2Font(file).get_charmap()}
-        if has:
-            families.append(font_manager.FontProperties(fname=file).get_name())
-            missing -= has
+        families += [font_manager.FontProperties(fname=file).get_name()] if has else []
+        missing -= has
     if missing:
         raise TrainingError(
             f"No font on this system has the characters {''.join(sorted(missing))[:40]!r}. Pass font='a font file' "

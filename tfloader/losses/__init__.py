@@ -5,15 +5,16 @@ All take scores without activation, compute in float32 in any precision, and sta
 
 from __future__ import annotations
 
-from tfloader.losses.crossentropy import SmoothedSparseCategoricalCrossentropy, smoothed_sparse_categorical_crossentropy
-from tfloader.losses.layer import Loss
-from tfloader.losses.margin import AMSoftmax, ArcFace, CosineDense, NormalizedSoftmax, margin_softmax
-from tfloader.losses.multilabel import (
+from tfloader.losses.crossentropy import (
     MultilabelCategoricalCrossentropy,
+    SmoothedSparseCategoricalCrossentropy,
     SparseMultilabelCategoricalCrossentropy,
     multilabel_categorical_crossentropy,
+    smoothed_sparse_categorical_crossentropy,
     sparse_multilabel_categorical_crossentropy,
 )
+from tfloader.losses.layer import Loss
+from tfloader.losses.margin import AMSoftmax, ArcFace, CosineDense, NormalizedSoftmax, margin_softmax
 from tfloader.losses.pairs import CoSENT, RDrop, SimCSE, cosent, simcse, symmetric_divergence
 from tfloader.losses.sampled import NoiseContrastiveEstimation, SampledSoftmax
 

@@ -1,14 +1,7 @@
 """Optimizers: parts that extend any Keras optimizer, and two that Keras has not, or not right.
 
 What Keras (3.13 to 3.15) has and tests/optimizers checks is used as it is: SGD, AdamW's formula, Lion, schedules, and
-within one replica clipping. What differs, and is therefore here:
-
-- Keras' optimizers square and clip the gradient of an embedding entry by entry: `extend(keras.optimizers.Adam)`.
-- Keras' Adam has another epsilon and no bias_correction: `Adam`. Its Adafactor saves no memory: `AdaFactor`. Its Lamb
-  decays outside the trust ratio: `LayerAdaptation`.
-- exclude_from_weight_decay asks different names before and after compilation, and is not saved: `WeightDecay`.
-- gradient_accumulation_steps lets schedules and averages count batches: `GradientAccumulation`.
-- use_ema cannot be put back bit by bit: `ExponentialMovingAverage`.
+within one replica clipping. What differs is here, and each class says how Keras' own does.
 """
 
 from __future__ import annotations

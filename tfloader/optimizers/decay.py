@@ -20,7 +20,8 @@ class OwnDecay(Extension):
     """Keras' weight decay, moved from before all updates into that of each variable.
 
     There its learning rate is known (w -= learning_rate * weight_decay * w, so that a multiplier scales the decay too),
-    a trust ratio can enclose it, and rows that are left alone do not decay. Unlike Keras', the exclusions are saved.
+    a trust ratio can enclose it, and rows that are left alone do not decay. Keras' exclusions go by other names before
+    compilation than after it, and are not saved; these are.
 
     Args:
         exclude_from_weight_decay: names of variables and layers (`tfloader.selection`) that do not decay.

@@ -20,7 +20,7 @@ from tfloader.selection import as_patterns, matches, path
 class LayerAdaptation(OwnDecay):
     """Makes each variable's change as long as learning_rate * ||w|| (LAMB, You et al., 2020); the decay is part of it.
 
-    Where the variable or its change is zero, the change stays as it is.
+    Where the variable or its change is zero, the change stays as it is. (Keras' Lamb decays outside the trust ratio.)
 
     Args:
         exclude_from_layer_adaptation: names of variables and layers (`tfloader.selection`) with their plain update.

@@ -135,11 +135,7 @@ def _checked(noted: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
 
 
 def _by_path(model: keras.Model) -> dict[str, Any]:
-    """All weights by path.
-
-    Raises:
-        TrainingError: a path comes twice.
-    """
+    """All weights by path, each of which must come once."""
     result: dict[str, Any] = {}
     twice = [item.path for item in model.weights if result.setdefault(item.path, item) is not item]
     if twice:

@@ -17,7 +17,7 @@ from tfloader.errors import TrainingError
 
 
 class Replacement:
-    """What the layer and the function share; see `RandomTokenReplacement`."""
+    """The checked arguments that the layer and the function share; see `RandomTokenReplacement`."""
 
     def __init__(self, rate: float, row_rate: float, vocab_size: int | None, special_ids: Collection[int]) -> None:
         for name, value in (("rate", rate), ("row_rate", row_rate)):
