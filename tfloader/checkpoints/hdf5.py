@@ -32,7 +32,7 @@ class Hdf5Checkpoint(Checkpoint):
         except ImportError as error:
             raise CheckpointError(f"{path}: reading HDF5 needs h5py. Run: pip install h5py") from error
         try:
-            self._file = h5py.File(path, "r", locking="best-effort")
+            self._file: Any = h5py.File(path, "r", locking="best-effort")
         except OSError as error:
             if error.errno is not None:
                 raise unreadable(path, error) from error
