@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import ml_dtypes
 import numpy as np
@@ -118,6 +118,7 @@ class Checkpoint(Mapping[str, TensorSpec]):
     """
 
     format = ""
+    _file: Any = None  # what `close` closes
 
     def __init__(
         self, path: str, files: tuple[str, ...], specs: dict[str, TensorSpec], skipped: dict[str, str] | None = None
@@ -157,6 +158,8 @@ class Checkpoint(Mapping[str, TensorSpec]):
     def close(self) -> None:
         """Closes the files. Reading afterwards is an error; closing twice is not."""
         self._closed = True
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -32,7 +32,7 @@ class Hdf5Checkpoint(Checkpoint):
         except ImportError as error:
             raise CheckpointError(f"{path}: reading HDF5 needs h5py. Run: pip install h5py") from error
         try:
-            self._file: Any = h5py.File(path, "r", locking="best-effort")
+            self._file = h5py.File(path, "r", locking="best-effort")
         except OSError as error:
             if error.errno is not None:
                 raise unreadable(path, error) from error
@@ -51,10 +51,6 @@ class Hdf5Checkpoint(Checkpoint):
                 f"is not read. Get the weights as safetensors, or from whom you trust:\n{listing(problems)}"
             )
         super().__init__(path, (path,), specs)
-
-    def close(self) -> None:
-        super().close()
-        self._file.close()
 
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
         result = aligned_empty(spec.shape, spec.dtype)

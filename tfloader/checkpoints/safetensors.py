@@ -50,10 +50,6 @@ class SafetensorsCheckpoint(Checkpoint):
         self._lock = threading.Lock()
         super().__init__(path, (path,), specs)
 
-    def close(self) -> None:
-        super().close()
-        self._file.close()
-
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
         result = aligned_empty(spec.shape, spec.dtype)
         left = result.reshape(-1).view(np.uint8).data

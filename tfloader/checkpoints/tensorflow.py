@@ -56,11 +56,9 @@ class TensorflowCheckpoint(Checkpoint):
         spec = self._specs[name]
         try:
             with tf.init_scope(), tf.device("CPU:0"):
+                dtypes = [tf.dtypes.as_dtype(spec.dtype)]
                 (tensor,) = tf.raw_ops.RestoreV2(
-                    prefix=self.path,
-                    tensor_names=[name],
-                    shape_and_slices=[""],
-                    dtypes=[tf.dtypes.as_dtype(spec.dtype)],
+                    prefix=self.path, tensor_names=[name], shape_and_slices=[""], dtypes=dtypes
                 )
         # A short read is a plain IndexError; everything else is an OpError.
         except (tf.errors.OpError, IndexError) as error:
