@@ -1,4 +1,4 @@
-"""Small files: those of strangers are read bounded and strictly, with errors that name the file; ours appear whole."""
+"""Small files: untrusted ones are read bounded and strictly, with errors that name the file; ours appear whole."""
 
 from __future__ import annotations
 

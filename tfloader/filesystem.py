@@ -17,7 +17,7 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 def exchange(one: str, other: str) -> None:
-    """Lets two names change places in one step, where the system and the file system can do that."""
+    """Exchanges two names in one step, where the system and the file system can do that."""
     try:
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError) as reason:

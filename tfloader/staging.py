@@ -97,7 +97,7 @@ def staged(
 
 
 def finish(folder: str | os.PathLike[str], error: type[Exception]) -> None:
-    """Completes a save that was killed while its files took their places; waits for one that is still at it."""
+    """Completes a save that was killed while its files took their places; waits for one that is still running."""
     if not _is_folder(os.path.join(folder, COMMIT)):
         return
     try:
@@ -176,7 +176,7 @@ class _Stage:
                 _move_in(self.target)
 
     def _exchange(self, there: Collection[str], kept: Collection[str]) -> bool:
-        """Lets stage and target change places; False where that cannot be, and then nothing has changed."""
+        """Exchanges stage and target; False where that cannot be done, and then nothing has changed."""
         inside = self.path
         try:
             if not self._can_be_exchanged():
@@ -245,7 +245,7 @@ def _move_in(folder: str) -> None:
 
 
 def _read_journal(path: str) -> tuple[list[str], list[str]]:
-    """The names to put and to remove; they may come from a stranger's folder, so each must be of a file in it."""
+    """The names to put and to remove; they may come from an untrusted folder, so each must be of a file in it."""
     try:
         if not os.path.isfile(path):
             raise ValueError

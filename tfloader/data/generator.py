@@ -102,8 +102,8 @@ class DataGenerator(keras.utils.PyDataset):
         batches = list(part.__iter__(False))
         if len(batches) != 1:
             raise DataError(
-                f"{type(self).__name__}.__iter__ makes {len(batches)} batches of {len(items)} items, so batches cannot "
-                "be had by number. Use fit(data.forfit(), steps_per_epoch=...), or write collate(items)."
+                f"{type(self).__name__}.__iter__ makes {len(batches)} batches of {len(items)} items, so there are no "
+                "batches by number. Use fit(data.forfit(), steps_per_epoch=...), or write collate(items)."
             )
         return batches[0]
 
@@ -160,7 +160,7 @@ class DataGenerator(keras.utils.PyDataset):
     def repeat(self, start: int = 0) -> keras.utils.PyDataset:
         """Shuffled batches of a list without end, from step number `start` on: epoch start // len(self) and so on.
 
-        A training that stopped after n steps goes on with `repeat(n)` as if it had not stopped.
+        A training that stopped after n steps resumes exactly with `repeat(n)`.
         """
         self._check_numbered()
         return _Endless(self, start)

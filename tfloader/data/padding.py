@@ -31,7 +31,7 @@ def sequence_padding(
 
     Returns:
         [len(inputs), length ..., rest ...]. The dtype is what NumPy makes of the inputs together (int64 for lists
-        of ints), empty ones apart; it is widened where it cannot hold `value`.
+        of ints), except empty ones; it is widened where it cannot hold `value`.
 
     Raises:
         DataError: there is nothing to pad, or the sequences do not fit together.

@@ -40,7 +40,7 @@ SCHEMES = {
 
 
 def tag_names(labels: Iterable[str], scheme: str = "BIO") -> list[str]:
-    """All tags of some span labels in one order for ever: "O", then for each label in alphabetical order its tags."""
+    """All tags of some span labels in a fixed order: "O", then for each label in alphabetical order its tags."""
     letters = dict.fromkeys(_scheme(scheme))
     return ["O", *(_tag(letter, label) for label in sorted(set(labels)) for letter in letters)]
 
@@ -65,7 +65,7 @@ def tags_to_spans(tags: Sequence[str], scheme: str = "BIO", strict: bool = False
 
     Args:
         strict: refuses tags that no spans have, such as I-person behind O. Otherwise they are read as conlleval
-            does: a span goes on as long as its label does and nothing begins or ends; else a new one begins.
+            does: a span continues as long as its label does and nothing begins or ends; else a new one begins.
 
     Raises:
         DataError: a tag that the scheme has not, or with `strict` one that cannot stand where it does.

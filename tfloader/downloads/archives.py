@@ -1,4 +1,4 @@
-"""Unpacks zip, tar and tar.gz files of strangers: regular files with harmless names, within limits, all or nothing.
+"""Unpacks untrusted zip, tar and tar.gz files: regular files with harmless names, within limits, all or nothing.
 
 Refused are names that leave the folder, links, devices, encryption, two entries of one name, and archives that
 unpack to more than they may: in entries, in bytes, or in proportion to their own size.
@@ -89,7 +89,7 @@ class _Entry:
 
 
 def name_problem(name: str) -> str:
-    """Why a file of a stranger must not have this relative name; empty if it may."""
+    """Why an untrusted file must not have this relative name; empty if it may."""
     parts = name.split("/")
     if not name or name.startswith("/"):
         return "not a relative name"

@@ -41,7 +41,7 @@ def download(
 ) -> str:
     """Downloads a checkpoint and returns its path, which `load` takes.
 
-    What is there already is not fetched again, and an interrupted download goes on where it stopped. Two processes
+    What is there already is not fetched again, and an interrupted download resumes. Two processes
     that want the same do not disturb each other: the second waits for the first.
 
     Args:
@@ -60,7 +60,7 @@ def download(
         sleep: waits the given seconds before another attempt.
 
     Raises:
-        DownloadError: it cannot be had, is not what was published, or cannot be unpacked safely.
+        DownloadError: it cannot be fetched, is not what was published, or cannot be unpacked safely.
     """
     asked = _Request(source, sha256, mirror, token, allow_pickle, sleep)
     parts = asked.parts()
@@ -109,7 +109,7 @@ class _Request:
         )
 
     def identity(self) -> dict[str, str]:
-        """Tells sources apart without writing down a secret that may be in the query of an address."""
+        """Identifies the source without writing down a secret that may be in the query of an address."""
         seen = shown(self.source) if self.source.startswith("http") else self.source
         return {"source": seen, "identity": hashlib.sha256(self.source.encode()).hexdigest()}
 

@@ -1,7 +1,7 @@
 """One file: resumed where that is safe, checked against what was published, and there as a whole or not at all.
 
-The bytes go to `NAME.partial`; beside it `NAME.partial.json` says of which version they are. A later run goes on
-only with the same version (the server's strong ETag, in If-Range) or where a checksum will tell; else it starts anew.
+The bytes go to `NAME.partial`; beside it `NAME.partial.json` says of which version they are. A later run resumes
+only the same version (the server's strong ETag, in If-Range) or where a checksum will tell; else it starts again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RemoteFile:
     """A file as it is published.
 
     Attributes:
-        url: where it is; None if it can be had only by hand, from `page`.
+        url: where it is; None if it can only be downloaded by hand, from `page`.
         path: its name in the folder that it goes to, "/" between folders.
         size: in bytes, if published.
         checksum: "sha256:...", "md5:..." or "git:..." (the SHA-1 that git gives it), in hexadecimal, if published.
@@ -61,7 +61,7 @@ def fetch(file: RemoteFile, folder: str, web: Web) -> str:
     """Fetches a file into an existing folder, if it is not there yet, and returns its path.
 
     Raises:
-        DownloadError: it cannot be had, or is not what was published. What came of it is kept only if it may be
+        DownloadError: it cannot be fetched, or is not what was published. What was received is kept only if it may be
             the beginning of the right file.
     """
     target = os.path.join(folder, *file.path.split("/"))

@@ -1,4 +1,4 @@
-"""Softmax over cosines with a margin, for classes that must stay apart: sentence matching, faces, many small classes.
+"""Softmax over cosines with a margin, for well separated classes: sentence matching, faces, many small classes.
 
 AM-softmax: Wang et al., 2018 (arXiv:1801.05599); ArcFace: Deng et al., 2018 (arXiv:1801.07698).
 """

@@ -1,7 +1,7 @@
 """Losses over batches in which rows 2i and 2i + 1 belong together: CoSENT, SimCSE, R-Drop.
 
-Such batches come from a generator or data set that makes them so. `fit` on arrays shuffles single rows and tears the
-pairs apart: pass shuffle=False there. Under tf.distribute each replica sees the pairs of its own part of the batch.
+Such batches come from a generator or data set that makes them so. `fit` on arrays shuffles single rows and separates
+the pairs: pass shuffle=False there. Under tf.distribute each replica sees the pairs of its own part of the batch.
 """
 
 from __future__ import annotations

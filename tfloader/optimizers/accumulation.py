@@ -12,12 +12,12 @@ class GradientAccumulation(Extension):
     """Collects the gradients of k batches, and updates on the k-th with their mean.
 
     All that counts or clips happens once an update: schedules, bias correction, averages, Lookahead, clipping. (Under
-    Keras' gradient_accumulation_steps schedules and averages go on at every batch, and MirroredStrategy fails; under
+    Keras' gradient_accumulation_steps schedules and averages advance at every batch, and MirroredStrategy fails; under
     bert4keras updates came one batch late, and lr_schedule counted batches.)
 
     The mean equals the gradient of one large batch if all batches are equally large; where the loss is a mean over
-    unmasked tokens, if these are equally many. An incomplete group is saved with the optimizer, and goes on in the next
-    `fit`.
+    unmasked tokens, if these are equally many. An incomplete group is saved with the optimizer, and the next `fit`
+    completes it.
 
     Args:
         grad_accum_steps: k.

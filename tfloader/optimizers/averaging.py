@@ -24,7 +24,7 @@ class ExponentialMovingAverage(Extension):
             model.evaluate(...)
 
     Args:
-        ema_momentum: what is left of a weight's share after one more update.
+        ema_momentum: factor of the earlier average in each update.
     """
 
     def __init__(self, *args: Any, ema_momentum: float = 0.999, **kwargs: Any) -> None:
@@ -116,13 +116,13 @@ class EvaluateAverage(keras.callbacks.Callback):
 
 
 class Lookahead(Extension):
-    """Every k updates the slow weights go a part of the way to the fast ones, which start again from there.
+    """Every k updates the slow weights move a fraction of the way to the fast ones, which restart from there.
 
-    Zhang et al., 2019. The slow weights start as the weights before the first update; the optimizer's moments go on.
+    Zhang et al., 2019. The slow weights start as the weights before the first update; the optimizer's moments are kept.
 
     Args:
         steps_per_slow_update: k, in updates.
-        slow_step_size: the part of the way.
+        slow_step_size: that fraction.
     """
 
     saved = ("steps_per_slow_update", "slow_step_size")

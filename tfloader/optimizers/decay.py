@@ -12,7 +12,7 @@ from tfloader.keras_private import variable_index
 from tfloader.optimizers.extension import Extension, refuse
 from tfloader.selection import EXPRESSION, as_patterns, matches, path
 
-# Scales and offsets of normalisations, and biases: what weight decay leaves alone by convention (Devlin et al., 2018).
+# Scales and offsets of normalisations, and biases: what weight decay excludes by convention (Devlin et al., 2018).
 NORMS_AND_BIASES = (r"re:(^|/)(gamma|beta|scale|bias)$",)
 
 
@@ -20,7 +20,7 @@ class OwnDecay(Extension):
     """Keras' weight decay, moved from before all updates into that of each variable.
 
     There its learning rate is known (w -= learning_rate * weight_decay * w, so that a multiplier scales the decay too),
-    a trust ratio can enclose it, and rows that are left alone do not decay. Keras' exclusions go by other names before
+    a trust ratio can enclose it, and rows that are not updated do not decay. Keras' exclusions go by other names before
     compilation than after it, and are not saved; these are.
 
     Args:

@@ -1,4 +1,4 @@
-"""Parts that rework what an optimizer writes: a trust ratio for each variable, and updates of some rows only.
+"""Parts that change what an optimizer writes: a trust ratio for each variable, and updates of some rows only.
 
 A Keras optimizer writes through its own methods `assign`, `assign_add` and `assign_sub`; here these are overridden.
 """
@@ -92,7 +92,7 @@ def _require(optimizer, written: bool) -> None:
 
 
 class LazyOptimization(OwnDecay):
-    """Leaves the rows of a table alone whose gradient is zero: neither they, nor their moments, nor by decay.
+    """Does not update the rows of a table whose gradient is zero: neither them, nor their moments, nor by decay.
 
     A row is a vector along the last axis. A table that is tied to a softmax has a gradient everywhere, so that this
     changes nothing for it.

@@ -13,7 +13,7 @@ from tfloader.files import read_bytes, write_bytes
 
 MAX_VOCAB_BYTES = 64 * 1024 * 1024
 
-# The blocks that Google's BERT takes for Chinese characters, as ranges of a regular expression.
+# The blocks that Google's BERT treats as Chinese characters, as ranges of a regular expression.
 CJK_RANGES = (
     "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f"
     "\U0002b740-\U0002b81f\U0002b820-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f"
@@ -22,12 +22,12 @@ _CJK = re.compile(f"[{CJK_RANGES}]")
 
 
 def is_cjk(character: str) -> bool:
-    """Whether Google's BERT takes a character for a Chinese one."""
+    """Whether Google's BERT treats a character as a Chinese one."""
     return _CJK.fullmatch(character) is not None
 
 
 def is_punctuation(character: str) -> bool:
-    """Whether Google's BERT takes a character for punctuation: ASCII symbols and Unicode's P categories."""
+    """Whether Google's BERT treats a character as punctuation: ASCII symbols and Unicode's P categories."""
     ascii_symbol = character.isascii() and character.isprintable() and not character.isalnum() and character != " "
     return ascii_symbol or unicodedata.category(character).startswith("P")
 

@@ -1,4 +1,4 @@
-"""Callbacks for `fit`: a training that goes on after `kill -9` as if nothing had happened, and one that ends at NaN.
+"""Callbacks for `fit`: trainings that resume exactly after `kill -9`, and end with an error at NaN.
 
 Keras' BackupAndRestore writes over the only good state, and forgets dropout's random numbers, the order of the data
 and what other callbacks remember.

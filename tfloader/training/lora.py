@@ -33,7 +33,7 @@ def enable_lora(
     """Adds adapters to layers chosen by name and freezes all else: `enable_lora(model, ["query", "value"], rank=8)`.
 
     The model computes at first what it did before. Call it before `compile`; functions that were compiled earlier
-    (`predict` of another model with the same layers) go on without the adapters. `tfloader.save` writes the merged
+    (`predict` of another model with the same layers) stay without the adapters. `tfloader.save` writes the merged
     weights; so does Keras' own `model.save`, but what that reads back has adapters of zeros, which learn nothing: merge
     them, or keep the adapters with `save_adapters`.
 

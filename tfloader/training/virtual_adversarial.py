@@ -14,7 +14,7 @@ from tfloader.training.step import Batch, check_number, summed_over_replicas, un
 
 
 class VAT:
-    """Adds weight * KL(p || q) to the loss (Miyato et al., 2018): p the predictions, q those at the worst table nearby.
+    """Adds weight * KL(p || q) to the loss (Miyato et al., 2018): p the predictions, q those at the worst nearby table.
 
     p is constant and has the same dropout masks as q. The direction in which q leaves p fastest is found by power
     iteration: from random numbers over the whole table, `iterations` times to the unit vector along the gradient of
@@ -30,8 +30,8 @@ class VAT:
         unlabelled: a tf.data.Dataset of batches as for `fit`, whose labels, if any, are not read: a step takes the next
             batch of it (each replica its own), over and over, and a resumed training begins anew with the first. None:
             the training batch.
-        seed: of the random numbers, which also depend on the optimizer's iteration, so that a resumed training goes on
-            with the same ones.
+        seed: of the random numbers, which also depend on the optimizer's iteration, so that a resumed training draws
+            the same ones.
 
     Raises:
         TrainingError: an argument out of range; `unlabelled` under jit_compile.
