@@ -28,7 +28,7 @@ def show(name: str) -> str:
 
 def read_text(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_TEXT_BYTES) -> str:
     """Returns the UTF-8 text of a file of at most `limit` bytes; a byte order mark is dropped."""
-    return _decoded(read_bytes(path, error, limit), path, error)
+    return decoded(read_bytes(path, error, limit), path, error)
 
 
 def read_bytes(path: str, error: type[TfloaderError], limit: int = MAX_TEXT_BYTES) -> bytes:
@@ -51,11 +51,17 @@ def read_bytes(path: str, error: type[TfloaderError], limit: int = MAX_TEXT_BYTE
     return data
 
 
-def _decoded(data: bytes, path: str, error: type[TfloaderError], expected: str = "UTF-8 text") -> str:
+def decoded(
+    data: bytes, path: str, error: type[TfloaderError], encoding: str = "UTF-8", expected: str | None = None
+) -> str:
+    """The text of a file's bytes; a byte order mark is dropped."""
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as reason:
+        expected = expected or f"{encoding} text"
         raise error(f"{path}: not {expected} (byte {reason.start}). Is it the right file?") from reason
+    except LookupError:
+        raise error(f"encoding: Python knows no encoding {encoding!r}.") from None
 
 
 def read_json(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_TEXT_BYTES) -> dict[str, Any]:
@@ -70,7 +76,7 @@ def read_json(path: str, error: type[TfloaderError] = ConfigError, limit: int = 
 def parse_json(text: str | bytes, path: str, error: type[TfloaderError] = ConfigError) -> dict[str, Any]:
     """`read_json` for text that is already in memory; `path` is what errors name."""
     if isinstance(text, bytes):
-        text = _decoded(text, path, error, "valid JSON, which is UTF-8 text")
+        text = decoded(text, path, error, expected="valid JSON, which is UTF-8 text")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)

@@ -210,7 +210,7 @@ class _Stage:
                 os.replace(link, new)
 
     def _can_be_exchanged(self) -> bool:
-        """Whether nobody would notice: not in the current folder, one with subfolders, or one of another owner."""
+        """Whether nobody would notice: it is not the current folder, has no subfolders, and no other owner."""
         ours, theirs = os.stat(self.path), os.stat(self.target)
         current = os.path.join(os.path.realpath(os.getcwd()), "")
         with os.scandir(self.target) as entries:

@@ -225,14 +225,14 @@ def test_decode_keeps_special_tokens_on_demand(data):
 @pytest.mark.parametrize(
     ("vocab", "options", "message"),
     [
-        ({}, {}, "token_dict: the vocabulary is empty"),
+        ({}, {}, "token_dict: not a vocabulary:\n  - it is empty"),
         ({"a": 0}, {}, r"token_unk: '\[UNK\]' is not among"),
         ({"[UNK]": 0}, {}, r"token_start: '\[CLS\]'.*token_start=None"),
         ({"[UNK]": 0, "[CLS]": 1}, {}, r"token_end: '\[SEP\]'"),
-        ({"[UNK]": -1}, {}, "token_dict: expected strings with ids"),
-        ({"[UNK]": 1.5}, {}, "token_dict: expected strings with ids"),
-        ({3: 1}, {}, "token_dict: expected strings with ids"),
-        ({"[UNK]": True}, {}, "token_dict: expected strings with ids"),
+        ({"[UNK]": -1}, {}, "expected a token with an id"),
+        ({"[UNK]": 1.5}, {}, "expected a token with an id"),
+        ({3: 1}, {}, "expected a token with an id"),
+        ({"[UNK]": True}, {}, "expected a token with an id"),
     ],
 )
 def test_impossible_vocabularies_are_refused(vocab, options, message):

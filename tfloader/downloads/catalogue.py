@@ -68,17 +68,10 @@ MT5_CHINESE = "https://raw.githubusercontent.com/bojone/t5_in_bert4keras/e106f39
 
 def _gpt2_ml(step: int, tag: str, drive: str, sha256: str, vocab: str, vocab_sha256: str, size: int) -> Publication:
     config = {
-        "vocab_size": size,
-        "hidden_size": 1536,
-        "attention_probs_dropout_prob": 0.1,
-        "hidden_dropout_prob": 0.1,
-        "hidden_act": "gelu",
-        "initializer_range": 0.014142135623731,
-        "intermediate_size": 6144,
-        "max_position_embeddings": 1024,
-        "num_attention_heads": 24,
-        "num_hidden_layers": 48,
-    }
+        "vocab_size": size, "hidden_size": 1536, "attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1,
+        "hidden_act": "gelu", "initializer_range": 0.014142135623731, "intermediate_size": 6144,
+        "max_position_embeddings": 1024, "num_attention_heads": 24, "num_hidden_layers": 48,
+    }  # fmt: skip
     return Publication(
         "gpt2_ml", GPT2_ML, APACHE, f"configs/mega.json with vocab_size {size}", f"{vocab} ({size} tokens)",
         (

@@ -161,15 +161,9 @@ class Web:
         own = {"User-Agent": f"tfloader/{__version__}", "Accept-Encoding": "identity"}
         if self._token and _origin(url) == self._origin:
             own["Authorization"] = f"Bearer {self._token}"
+        options: dict[str, Any] = {"stream": True, "allow_redirects": False, "timeout": TIMEOUT}
         try:
-            return self._session.get(
-                url,
-                headers=own | headers,
-                stream=True,
-                allow_redirects=False,
-                timeout=TIMEOUT,
-                auth=lambda request: request,  # in place of .netrc
-            )
+            return self._session.get(url, headers=own | headers, auth=lambda request: request, **options)  # no .netrc
         except requests.exceptions.SSLError:
             reason = "no secure connection: the certificate of the server or proxy cannot be verified"
         except requests.exceptions.ProxyError:

@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from tfloader.errors import TokenizerError, listing
+from tfloader.errors import TokenizerError
 from tfloader.files import read_json, read_text
 from tfloader.tokenizers.fast import RustTokenizer
 from tfloader.tokenizers.sequences import id_gaps
+from tfloader.tokenizers.vocabulary import tokens_by_id
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -42,7 +43,7 @@ class BytePairTokenizer(RustTokenizer):
         name = "vocab" if isinstance(vocab, Mapping) else os.fspath(vocab)
         self._vocab = dict(vocab) if isinstance(vocab, Mapping) else read_json(name, TokenizerError)
         self._merges = _read_merges(os.fspath(merges)) if isinstance(merges, (str, os.PathLike)) else list(merges)
-        self._tokens = _checked(self._vocab, name)
+        self._tokens = tokens_by_id(self._vocab, name)
         if tokens is None:
             tokens = {role: END_OF_TEXT for role in ("bos", "eos") if END_OF_TEXT in self._vocab}
         for token in (token_start, token_end, *tokens.values()):
@@ -109,21 +110,6 @@ class BytePairTokenizer(RustTokenizer):
         vocab = json.dumps(ordered, ensure_ascii=False)
         files = {"vocab.json": vocab.encode(), "merges.txt": f"#version: 0.2\n{merges}".encode()}
         self._write(folder, files, config)
-
-
-def _checked(vocab: Mapping[str, int], name: str) -> dict[int, str]:
-    tokens: dict[int, str] = {}
-    problems = []
-    for token, id in vocab.items():
-        if not isinstance(token, str) or not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 2**31:
-            problems.append(f"expected a token with an id from 0 on, found {token!r}: {id!r}")
-        elif id in tokens:
-            problems.append(f"{token!r} and {tokens[id]!r} have the same id {id}")
-        else:
-            tokens[id] = token
-    if problems or not tokens:
-        raise TokenizerError(f"{name}: not a vocabulary:\n{listing(problems or ['it is empty'])}")
-    return tokens
 
 
 def _read_merges(path: str) -> list[tuple[str, str]]:

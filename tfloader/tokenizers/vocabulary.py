@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, overload
 
 from tfloader.errors import TokenizerError, listing
-from tfloader.files import read_bytes, write_bytes
+from tfloader.files import decoded, read_bytes, write_bytes
 
 MAX_VOCAB_BYTES = 64 * 1024 * 1024
 
@@ -71,15 +71,7 @@ def load_vocab(
     path = os.fspath(path)
     if compat not in (None, "bert4keras"):
         raise TokenizerError(f"compat: expected None or 'bert4keras'; found {compat!r}.")
-    try:
-        text = read_bytes(path, TokenizerError, MAX_VOCAB_BYTES).decode(encoding)
-    except UnicodeDecodeError as reason:
-        raise TokenizerError(
-            f"{path}: not {encoding} text (byte {reason.start}). Is it a vocabulary? Else give its encoding."
-        ) from reason
-    except LookupError as reason:
-        raise TokenizerError(f"encoding: Python knows no encoding {encoding!r}.") from reason
-    lines = text.removeprefix("\ufeff").split("\n")
+    lines = decoded(read_bytes(path, TokenizerError, MAX_VOCAB_BYTES), path, TokenizerError, encoding).split("\n")
     vocab = _bert4keras_numbers(lines) if compat else _line_numbers(lines, path)
     if not vocab:
         raise TokenizerError(f"{path}: the file holds no tokens. Download it again.")
@@ -108,6 +100,22 @@ def vocab_lines(vocab: Mapping[str, int] | Sequence[str]) -> str:
     if bad:
         raise TokenizerError(f"token_dict: these tokens cannot stand in a vocabulary file:\n{listing(bad)}")
     return "".join(f"{token}\n" for token in tokens)
+
+
+def tokens_by_id(vocab: Mapping[str, int], name: str, repeats: bool = False) -> dict[int, str]:
+    """The token of each id, of a vocabulary from wherever; `repeats`: two tokens may have one id."""
+    tokens: dict[int, str] = {}
+    problems = []
+    for token, id in vocab.items():
+        if not isinstance(token, str) or not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 2**31:
+            problems.append(f"expected a token with an id from 0 on, found {token!r}: {id!r}")
+        elif id in tokens and not repeats:
+            problems.append(f"{token!r} and {tokens[id]!r} have the same id {id}")
+        else:
+            tokens[id] = token
+    if problems or not tokens:
+        raise TokenizerError(f"{name}: not a vocabulary:\n{listing(problems or ['it is empty'])}")
+    return tokens
 
 
 def _line_numbers(lines: list[str], path: str) -> dict[str, int]:

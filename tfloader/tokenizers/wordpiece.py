@@ -17,7 +17,7 @@ from tfloader.errors import TokenizerError
 from tfloader.tokenizers.base import Offsets, foreign
 from tfloader.tokenizers.fast import RustTokenizer
 from tfloader.tokenizers.sequences import id_gaps
-from tfloader.tokenizers.vocabulary import CJK_RANGES, is_cjk, is_punctuation, load_vocab, vocab_lines
+from tfloader.tokenizers.vocabulary import CJK_RANGES, is_cjk, is_punctuation, load_vocab, tokens_by_id, vocab_lines
 
 # As regular expressions of the Rust library (Oniguruma).
 SPACE = r"[\t\n\r\p{Z}]+"
@@ -73,7 +73,7 @@ class Tokenizer(RustTokenizer):
         special_tokens: bool = False,
     ) -> None:
         vocab = dict(token_dict) if isinstance(token_dict, Mapping) else load_vocab(token_dict)
-        self._vocab = _checked_vocab(vocab)
+        self._vocab, self._tokens = vocab, tokens_by_id(vocab, "token_dict", repeats=True)
         roles = {"pad": token_pad, "unk": token_unk, "cls": token_start, "sep": token_end, "mask": token_mask}
         for argument, role in (("token_unk", "unk"), ("token_start", "cls"), ("token_end", "sep")):
             if roles[role] not in vocab and (roles[role] is not None or role == "unk"):
@@ -88,7 +88,6 @@ class Tokenizer(RustTokenizer):
         self.word_maxlen = word_maxlen
         self._pre_tokenize: Any = pre_tokenize
         self._translate = dict(token_translate or {})
-        self._tokens = {id: token for token, id in vocab.items()}
         self._folded: dict[str, str] = {}
         self._rust, self._lowering = self._build()
 
@@ -264,15 +263,6 @@ class Tokenizer(RustTokenizer):
             )
         rust.decoder = tokenizers.decoders.WordPiece(prefix="##")
         return rust.to_str()
-
-
-def _checked_vocab(vocab: dict[str, int]) -> dict[str, int]:
-    for token, id in vocab.items():
-        if not isinstance(token, str) or not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 2**31:
-            raise TokenizerError(f"token_dict: expected strings with ids from 0 on; found {token!r}: {id!r}.")
-    if not vocab:
-        raise TokenizerError("token_dict: the vocabulary is empty.")
-    return vocab
 
 
 def _spans(found: list[list[int]]) -> Offsets:
