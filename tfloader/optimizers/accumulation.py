@@ -23,7 +23,7 @@ class GradientAccumulation(Extension):
         grad_accum_steps: k.
     """
 
-    saved = ("grad_accum_steps",)
+    saved_arguments = ("grad_accum_steps",)
 
     def __init__(self, *args, grad_accum_steps: int = 2, **kwargs):
         super().__init__(*args, **kwargs)

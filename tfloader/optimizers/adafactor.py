@@ -35,8 +35,8 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         kwargs: those of every Keras optimizer; weight_decay is multiplied by learning_rate alone.
     """
 
-    saved = ("beta1", "beta2", "epsilon1", "epsilon2", "multiply_by_parameter_scale", "clipping_threshold")
-    saved += ("min_dim_size_to_factor", "exclude_from_parameter_scale")
+    saved_arguments = ("beta1", "beta2", "epsilon1", "epsilon2", "multiply_by_parameter_scale", "clipping_threshold")
+    saved_arguments += ("min_dim_size_to_factor", "exclude_from_parameter_scale")
 
     def __init__(
         self,

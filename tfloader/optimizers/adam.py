@@ -24,7 +24,7 @@ class Adam(WholeGradients, keras.optimizers.Optimizer):
         kwargs: those of every Keras optimizer (weight_decay, clipnorm ...).
     """
 
-    saved = ("beta_1", "beta_2", "epsilon", "bias_correction")
+    saved_arguments = ("beta_1", "beta_2", "epsilon", "bias_correction")
 
     def __init__(
         self,

@@ -125,7 +125,7 @@ class Lookahead(Extension):
         slow_step_size: that fraction.
     """
 
-    saved = ("steps_per_slow_update", "slow_step_size")
+    saved_arguments = ("steps_per_slow_update", "slow_step_size")
 
     def __init__(self, *args: Any, steps_per_slow_update: int = 5, slow_step_size: float = 0.5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -20,10 +20,10 @@ class WholeGradients(ClipHook):
     several replicas it clips each replica's share.
 
     Attributes:
-        saved: of each class, its own arguments that are attributes of the same name; `get_config` gives all of them.
+        saved_arguments: the arguments of each class that are attributes of the same name; `get_config` gives them all.
     """
 
-    saved: tuple[str, ...] = ()
+    saved_arguments: tuple[str, ...] = ()
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         super().apply([dense(gradient) for gradient in grads], trainable_variables)
@@ -40,7 +40,7 @@ class WholeGradients(ClipHook):
 
     def get_config(self) -> dict[str, Any]:
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, WholeGradients)]
-        values = {name: getattr(self, name) for cls in classes for name in vars(cls).get("saved", ())}
+        values = {name: getattr(self, name) for cls in classes for name in vars(cls).get("saved_arguments", ())}
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {**super().get_config(), **values}
 

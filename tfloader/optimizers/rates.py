@@ -96,7 +96,7 @@ class ParameterWiseLearningRate(OwnDecay):
             saves its gradient and its slots).
     """
 
-    saved = ("paramwise_lr_schedule",)
+    saved_arguments = ("paramwise_lr_schedule",)
 
     def __init__(self, *args: Any, paramwise_lr_schedule: Mapping[str, float] | Pairs = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

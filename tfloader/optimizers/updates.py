@@ -26,7 +26,7 @@ class LayerAdaptation(OwnDecay):
         exclude_from_layer_adaptation: names of variables and layers (`tfloader.selection`) with their plain update.
     """
 
-    saved = ("exclude_from_layer_adaptation",)
+    saved_arguments = ("exclude_from_layer_adaptation",)
 
     def __init__(self, *args, exclude_from_layer_adaptation: Sequence[str] = (), **kwargs):
         super().__init__(*args, **kwargs)
@@ -101,7 +101,7 @@ class LazyOptimization(OwnDecay):
         include_in_lazy_optimization: names of the tables or their layers (`tfloader.selection`).
     """
 
-    saved = ("include_in_lazy_optimization",)
+    saved_arguments = ("include_in_lazy_optimization",)
 
     def __init__(self, *args, include_in_lazy_optimization: Sequence[str] = (), **kwargs):
         super().__init__(*args, **kwargs)
