@@ -28,25 +28,19 @@ def exchange(one: str, other: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Keeps other writers of a folder out, and waits for them."""
-    lock = hold(folder, wait=True)
+def locked(path: str, create: bool = False) -> Iterator[None]:
+    """Keeps out other processes that lock the same folder or file, and waits for them.
+
+    Args:
+        create: makes the file, which is there only meanwhile.
+    """
+    lock = hold(path, wait=True, create=create)
     try:
         yield
     finally:
-        if lock is not None:
-            os.close(lock)
-
-
-@contextlib.contextmanager
-def lock_file(path: str) -> Iterator[None]:
-    """Keeps out other processes that take the same lock file, which is there only meanwhile; waits for them."""
-    lock = hold(path, wait=True, create=True)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path)
+        if create:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
         if lock is not None:
             os.close(lock)
 

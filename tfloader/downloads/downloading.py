@@ -21,7 +21,7 @@ from tfloader.downloads.transfer import RemoteFile, fetch
 from tfloader.downloads.web import Web, check_address, shown
 from tfloader.errors import DownloadError
 from tfloader.files import read_json, write_bytes, write_json
-from tfloader.filesystem import appear, lock_file
+from tfloader.filesystem import appear, locked
 from tfloader.staging import only_new, staged
 from tfloader.suggestions import did_you_mean
 
@@ -71,7 +71,7 @@ def download(
         return _file(only, os.fspath(output or "."), asked, offline)
     folder = os.path.normpath(os.fspath(output or _default_folder(source)))
     os.makedirs(os.path.dirname(folder) or ".", exist_ok=True)
-    with lock_file(f"{folder}.lock"):
+    with locked(f"{folder}.lock", create=True):
         if not os.path.lexists(folder):
             if offline:
                 raise DownloadError(f"{folder}: not there, and nothing is downloaded offline (HF_HUB_OFFLINE).")
@@ -135,7 +135,7 @@ def _file(file: RemoteFile, folder: str, asked: _Request, offline: bool) -> str:
     """A file that is no archive."""
     target = os.path.join(folder, file.path)
     os.makedirs(folder, exist_ok=True)
-    with lock_file(f"{target}.lock"):
+    with locked(f"{target}.lock", create=True):
         if offline and not os.path.exists(target):
             raise DownloadError(f"{target}: not there, and nothing is downloaded offline (HF_HUB_OFFLINE).")
         web, _ = asked.files(file)
