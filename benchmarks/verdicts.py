@@ -35,8 +35,8 @@ from tfloader.errors import TfloaderError
 from tfloader.models import builder
 from tfloader.naming import detect_release, find_config, read_config, shapes_of
 from tfloader.naming.assembly import assembled
-from tfloader.naming.base import Release
 from tfloader.naming.fit import fit
+from tfloader.naming.release import Release
 from tfloader.naming.writing import release_to_write
 from tfloader.weights import fitted
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from tfloader.errors import ConfigError
 from tfloader.naming import RELEASES
-from tfloader.naming.base import Release
 from tfloader.naming.dialect import REQUIRED, Dialect
+from tfloader.naming.release import Release
 
 PAGE = Path(__file__).with_name("checkpoints.md")
 

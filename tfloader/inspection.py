@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from tfloader.checkpoints import Checkpoint, open_checkpoint
-from tfloader.checkpoints.base import show
+from tfloader.checkpoints.base import folder_of, show
 from tfloader.checks import Check, Skipped, outcome, outputs_on_random_ids
 from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, SegmentationError, TfloaderError, TokenizerError, WeightsError, listing
-from tfloader.naming import detect_release, find_config, folder_of, read_config, shapes_of
-from tfloader.naming.base import Release, counts
+from tfloader.naming import config_beside, release_of
+from tfloader.naming.base import counts
 from tfloader.naming.fit import fit
+from tfloader.naming.release import Release
 from tfloader.tokenizers import load_tokenizer
 from tfloader.tokenizers.loading import kinds_of_tokenizer
 
@@ -49,8 +50,8 @@ def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, An
         CheckpointError, ConfigError: it is none that tfloader can read.
     """
     with open_checkpoint(path) as checkpoint:
-        release = detect_release(checkpoint, [model] if model else ())
-        config, config_file = _read_config(path, checkpoint, release)
+        release = release_of(checkpoint, model)
+        config, config_file = config_beside(checkpoint, release)
         found = fit(checkpoint, release, config)
         dtypes: Counter[str] = Counter()
         for source in found.sources:
@@ -98,12 +99,16 @@ def verify(path: str | os.PathLike[str], model: str | None = None) -> Iterator[C
 
 def _open(path: Any, family: str | None) -> tuple[tuple[Checkpoint, Release], str]:
     checkpoint = open_checkpoint(path)
-    release = detect_release(checkpoint, [family] if family else ())
+    try:
+        release = release_of(checkpoint, family)
+    except BaseException:
+        checkpoint.close()
+        raise
     return (checkpoint, release), f"{release.title}, {len(checkpoint)} tensors"
 
 
 def _config(path: Any, opened: tuple[Checkpoint, Release]) -> tuple[TransformerConfig, str]:
-    config, file = _read_config(path, *opened)
+    config, file = config_beside(*opened)
     return config, f"{os.path.basename(file)}, family {config.family}"
 
 
@@ -199,11 +204,6 @@ CHECKS = (
     ("tokenizer", _tokenizer, ("config",)),
     ("forward pass", _forward, ("model",)),
 )
-
-
-def _read_config(path: Any, checkpoint: Checkpoint, release: Release) -> tuple[TransformerConfig, str]:
-    file = find_config(folder_of(path), release)
-    return read_config(release, file, shapes_of(checkpoint, release)), file
 
 
 def _tokenizer_of(path: Any, config: TransformerConfig) -> Any:

@@ -24,8 +24,9 @@ from tfloader.layers.lora import adapted
 from tfloader.layers.normalization import Conditional
 from tfloader.naming import detect_release
 from tfloader.naming.assembly import assembled
-from tfloader.naming.base import Release, Row, counts
+from tfloader.naming.base import Row, counts
 from tfloader.naming.fit import Fit, Source, fit
+from tfloader.naming.release import Release
 
 READERS = 2
 IN_FLIGHT = 128 * 1024**2  # bytes

@@ -237,4 +237,4 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(cop
 
 
 def test_a_family_that_the_names_do_not_mean_is_refused(tmp_path):
-    refused(ConversionError, ["model='gpt2'", "'bert'"], CHECKPOINTS / "hf_bert", tmp_path / "out", model="gpt2")
+    refused(CheckpointError, ["model='gpt2'", "'bert'"], CHECKPOINTS / "hf_bert", tmp_path / "out", model="gpt2")

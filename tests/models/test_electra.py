@@ -12,7 +12,7 @@ from tests.conftest import CHECKPOINTS, FIXTURES
 from tests.releases import case, relative_error
 from tfloader import build_transformer_model
 from tfloader.config import TransformerConfig
-from tfloader.errors import ConfigError, WeightsError
+from tfloader.errors import CheckpointError, ConfigError, WeightsError
 from tfloader.inspection import info, verify
 from tfloader.naming import RELEASES, read_config
 
@@ -200,3 +200,15 @@ def test_another_activation_is_refused_where_the_head_would_still_have_gelu(act)
         release = next(item for item in RELEASES if item.name == name)
         with pytest.raises(ConfigError, match="hidden_act"):
             read_config(release, HFL | {"hidden_act": act, "model_type": "electra"})
+
+
+@pytest.mark.parametrize("model", ["gpt2", "no_such_family"])
+def test_another_family_than_the_one_asked_for_is_refused(model):
+    """As by `load`; the tensors would pass for what they are."""
+    path = CHECKPOINTS / "hf_bert"
+    assert next(check for check in verify(path, model)).status == "FAILED"
+    for function in (info, tfloader.load_config):
+        with pytest.raises(CheckpointError, match=f"model='{model}', but the checkpoint is a Hugging Face BERT one"):
+            function(path, model)
+    with pytest.raises(CheckpointError, match=f"model='{model}'"):
+        list(tfloader.compare(path, path, model=model))

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfloader.checkpoints.base import folder_of
 from tfloader.config import CONFIG_FIELDS, NOT_MATHEMATICS, TransformerConfig, meaning
 from tfloader.conversion.source import Source
 from tfloader.errors import ConfigError, TokenizerError
 from tfloader.files import read_json, write_json
-from tfloader.naming import folder_of, read_config
-from tfloader.naming.base import Release
+from tfloader.naming import read_config
+from tfloader.naming.release import Release
 from tfloader.naming.writing import GENERATION, config_to_write, write_tokenizer
 from tfloader.tokenizers import load_tokenizer
 from tfloader.tokenizers.loading import kinds_of_tokenizer

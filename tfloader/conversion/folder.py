@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
+from tfloader.checkpoints.base import folder_of
 from tfloader.errors import ConversionError
-from tfloader.naming import folder_of
 from tfloader.staging import names_in, only_new, staged
 
 

@@ -16,7 +16,7 @@ from tfloader.config import TransformerConfig
 from tfloader.conversion.variables import Variables
 from tfloader.errors import ConfigError, ConversionError
 from tfloader.files import parse_json, read_text
-from tfloader.naming import detect_release, find_config, folder_of, read_config, read_raw_config, shapes_of
+from tfloader.naming import config_beside, read_raw_config, release_of
 from tfloader.naming.fit import fit
 
 TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -32,7 +32,7 @@ class Source:
 
     Attributes:
         config: as the file says, but for the vocabulary that is kept.
-        stored_config, raw_config: as the file says, in our words and in its own.
+        raw_config: the file's own keys and values.
         family: the class that builds its model.
         options: options of the family's builder that make every part of which there is a tensor.
         fit: which tensor is which variable of that model, and what is wrong.
@@ -48,16 +48,9 @@ class Source:
         self.path, self.model = path, model
         self.checkpoint = open_checkpoint(path)
         try:
-            self.release = detect_release(self.checkpoint, [model] if model else ())
-            if model not in (None, self.release.family):
-                raise ConversionError(
-                    f"{path}: model={model!r}, but the checkpoint is a {self.release.title} one, "
-                    f"of the family {self.release.family!r}."
-                )
-            self.config_file = find_config(folder_of(path), self.release)
+            self.release = release_of(self.checkpoint, model)
+            self.config, self.config_file = config_beside(self.checkpoint, self.release)
             self.raw_config = read_raw_config(self.config_file)
-            shapes = shapes_of(self.checkpoint, self.release)
-            self.stored_config = self.config = read_config(self.release, self.config_file, shapes)
             self.family = FAMILIES[self.config.family]
             self.options = fit(self.checkpoint, self.release, self.config).options(self.family)
             self.fit = fitted(self.built(self.config), self.checkpoint, self.release, left_out=())

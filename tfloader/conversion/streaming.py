@@ -21,8 +21,8 @@ from tfloader.conversion.folder import new_folder, problems_with
 from tfloader.conversion.source import Source, token_ids
 from tfloader.errors import ConversionError, TfloaderError, listing
 from tfloader.naming.assembly import assembled
-from tfloader.naming.base import Release
 from tfloader.naming.fit import READABLE_DTYPES
+from tfloader.naming.release import Release
 from tfloader.naming.writing import as_published, release_to_write, write_folder
 from tfloader.progress import progress_bar
 

@@ -31,9 +31,9 @@ def generate(options: argparse.Namespace) -> int:
       tfloader generate gpt2_124M "The quick brown fox" --sample --top-p 0.9 --stream
       tfloader generate 春江潮水
     """
+    from tfloader.checkpoints.base import folder_of
     from tfloader.files import read_text
     from tfloader.generation.defaults import FILE, with_defaults
-    from tfloader.naming import folder_of
 
     path, prompts = _model_and_prompts(options.given)
     if options.prompts:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 import keras
 
 from tfloader.checkpoints import open_checkpoint
+from tfloader.checkpoints.base import folder_of
 from tfloader.errors import CheckpointError, ConfigError, TokenizerError, WeightsError, listing
 from tfloader.models.families import FAMILIES, families_meant
 from tfloader.models.options import split_options
 from tfloader.models.transformer import Transformer
-from tfloader.naming import RELEASES, detect_release, find_config, folder_of, read_config, read_raw_config, shapes_of
-from tfloader.naming.base import Release
+from tfloader.naming import RELEASES, detect_release, find_config, read_config, read_raw_config, shapes_of
+from tfloader.naming.release import Release
 from tfloader.naming.writing import (
     as_published,
     config_to_write,

@@ -12,7 +12,8 @@ from tfloader.checkpoints.base import DTYPES, TensorSpec, aligned_copy, largest_
 from tfloader.checkpoints.writing import Item
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError
-from tfloader.naming.base import Release, Row, counts
+from tfloader.naming.base import Row, counts
+from tfloader.naming.release import Release
 
 
 class Values(Protocol):

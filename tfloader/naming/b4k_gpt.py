@@ -12,9 +12,9 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.naming import google_bert
-from tfloader.naming.base import NOTHING_AROUND, TENSORFLOW, Naming, Release, renamed
+from tfloader.naming.base import TF, Naming, renamed
 from tfloader.naming.dialect import Dialect, same
-from tfloader.naming.rows import TF
+from tfloader.naming.release import NOTHING_AROUND, TENSORFLOW, Release
 
 KEYS = (*google_bert.SIZES, google_bert.ACTIVATION, google_bert.POSITIONS)
 FIXED = {"layer_norm_eps": 1e-5, "application": "lm"}
@@ -64,12 +64,11 @@ RELEASE = Release(
     name="b4k_gpt",
     title="OpenAI GPT, CDial-GPT (converted for bert4keras)",
     family="gpt",
-    formats=TENSORFLOW,
+    **TENSORFLOW,
     signature="gpt/transformer/layer_0/attention/output/LayerNorm/gamma",
     naming=NAMING,
     config_files=("gpt_config.json", "*config*.json"),
     dialects=(DIALECT,),
-    writes="tensorflow",
     written_config="gpt_config.json",
     text_format=NOTHING_AROUND,
 )

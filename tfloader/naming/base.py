@@ -8,49 +8,190 @@ such, with the reason beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tfloader.config import TransformerConfig
-from tfloader.errors import ConfigError
-from tfloader.naming.dialect import Dialect
-from tfloader.naming.operations import Identity, LeadingOne, Repeated, Shape, Split, Transpose
-from tfloader.naming.rows import Blocks, Row, counts, renamed, row
 
-__all__ = [
-    "NOTHING_AROUND",
-    "TENSORFLOW",
-    "TF_OPTIMIZER_SLOTS",
-    "Constant",
-    "Duplicate",
-    "Identity",
-    "LeadingOne",
-    "Naming",
-    "Release",
-    "Repeated",
-    "Row",
-    "Split",
-    "TextFormat",
-    "Transpose",
-    "counts",
-    "renamed",
-    "row",
-]
+Shape = tuple[int, ...]
 
-TENSORFLOW = ("tensorflow", "memory")  # the containers of a release that is a TensorFlow checkpoint
-TF_OPTIMIZER_SLOTS = (
-    r"(^|/)global_step$",
-    r"/(adam|lamb)_[mv](_\d+)?$",
-    r"/(Adam|Adam_1|Adafactor|Momentum|LAMB|LAMB_1)$",
-    r"(^|/)beta[12]_power(_\d+)?$",
-    r"_slot_(v|vr|vc|m)$",
-    r"/(adafactor)_(m|v|vr|vc)$",
-    r"(^|/)(current_loss_scale|good_steps|num_good_steps|loss_scale)$",
-    r"^save_counter/",
-)
+
+@dataclass(frozen=True)
+class Identity:
+    """Their tensor is our variable."""
+
+    def their_shape(self, *ours: Shape) -> Shape:
+        return ours[0]
+
+    def to_ours(self, array: np.ndarray) -> Sequence[np.ndarray]:
+        return [array]
+
+    def to_theirs(self, *arrays: np.ndarray) -> np.ndarray:
+        return arrays[0]
+
+
+@dataclass(frozen=True)
+class Transpose(Identity):
+    """Their matrix is our matrix transposed (torch keeps kernels as [out, in])."""
+
+    def their_shape(self, *ours: Shape) -> Shape:
+        return ours[0][::-1]
+
+    def to_ours(self, array: np.ndarray) -> Sequence[np.ndarray]:
+        return [array.T]
+
+    def to_theirs(self, *arrays: np.ndarray) -> np.ndarray:
+        return arrays[0].T
+
+
+@dataclass(frozen=True)
+class Split(Identity):
+    """Their tensor holds several of our variables side by side on the last axis, in the row's order."""
+
+    parts: int
+
+    def their_shape(self, *ours: Shape) -> Shape:
+        return (*ours[0][:-1], sum(shape[-1] for shape in ours))
+
+    def to_ours(self, array: np.ndarray) -> Sequence[np.ndarray]:
+        return np.split(array, self.parts, axis=-1)
+
+    def to_theirs(self, *arrays: np.ndarray) -> np.ndarray:
+        return np.concatenate(arrays, axis=-1)
+
+
+@dataclass(frozen=True)
+class LeadingOne(Identity):
+    """Their tensor has an extra first axis of size 1 (a convolution of width one) around another operation."""
+
+    inner: Identity = field(default_factory=Identity)
+
+    def their_shape(self, *ours: Shape) -> Shape:
+        return (1, *self.inner.their_shape(*ours))
+
+    def to_ours(self, array: np.ndarray) -> Sequence[np.ndarray]:
+        return self.inner.to_ours(array[0])
+
+    def to_theirs(self, *arrays: np.ndarray) -> np.ndarray:
+        return self.inner.to_theirs(*arrays)[None]
+
+
+@dataclass(frozen=True)
+class Repeated(Identity):
+    """Several of our variables start from the same tensor. It serves loading: saved, each has a tensor of its own."""
+
+    times: int
+    inner: Identity = field(default_factory=Identity)
+
+    def their_shape(self, *ours: Shape) -> Shape:
+        return self.inner.their_shape(*ours[: len(ours) // self.times])
+
+    def to_ours(self, array: np.ndarray) -> Sequence[np.ndarray]:
+        # Copies, because a variable may take an array's memory over.
+        return [piece for _ in range(self.times) for piece in self.inner.to_ours(array.copy())]
+
+    def to_theirs(self, *arrays: np.ndarray) -> np.ndarray:
+        return self.inner.to_theirs(*arrays[: len(arrays) // self.times])
+
+
+# Placeholder by which a row is recognised -> for each block, what all placeholders stand for.
+Blocks = Mapping[str, Sequence[Mapping[str, Any]]]
+ATTENTION, FEED_FORWARD = "Transformer-{layer}-MultiHeadSelfAttention", "Transformer-{layer}-FeedForward"
+QUERY_KEY_VALUE = tuple(f"{ATTENTION}/{name}" for name in ("query", "key", "value"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a naming table.
+
+    Attributes:
+        ours: variable path(s), `Layer-Name/attribute/.../variable`, with placeholders for the block (see `counts`).
+        theirs: the tensor's name in the release, with placeholders for the block (and format widths).
+        op: how the tensor becomes the variable(s) and back.
+        part: the optional part of the model that it belongs to ("pooler", "mlm", ...): a tensor of a part that the
+            user did not ask for may stay unread. The family declares what makes it (`Transformer.heads`).
+        untied: the tensor exists only where the output layer is not the embedding (`tie_word_embeddings`).
+    """
+
+    ours: tuple[str, ...]
+    theirs: str
+    op: Identity = field(default_factory=Identity)
+    part: str | None = None
+    untied: bool = False
+
+    def expand(self, counts: Blocks) -> Iterator[Row]:
+        """Yields the row for every block that its placeholders count, one where blocks share a tensor."""
+        counter = next((name for name in counts if f"{{{name}" in self.theirs), None)
+        if counter is None:
+            yield self
+            return
+        shared: dict[str, dict[tuple[str, ...], None]] = {}
+        for names in counts[counter]:
+            ours = tuple(path.format(**names) for path in self.ours)
+            shared.setdefault(self.theirs.format(**names), {})[ours] = None
+        for theirs, variables in shared.items():
+            op = self.op if len(variables) == 1 else Repeated(len(variables), self.op)
+            yield Row(tuple(path for ours in variables for path in ours), theirs, op, self.part, self.untied)
+
+
+def renamed(rows: Sequence[Row], names: Mapping[str, str | None]) -> tuple[Row, ...]:
+    """A table under other names: of `names` the first beginning that a tensor's name has is replaced.
+
+    None takes the row out; names with none of the beginnings stay as they are.
+    """
+    return tuple(replace(item, theirs=new) for item in rows if (new := with_beginning(item.theirs, names)) is not None)
+
+
+def with_beginning(name: str, names: Mapping[str, str | None]) -> str | None:
+    """A name as `renamed` has it; None for one that it takes out."""
+    begin = next((begin for begin in names if name.startswith(begin)), "")
+    new = names.get(begin, "")
+    return None if new is None else new + name.removeprefix(begin)
+
+
+def row(
+    ours: str | Sequence[str], theirs: str, op: Identity | None = None, part: str | None = None, untied: bool = False
+) -> Row:
+    """Makes a row; one variable may be given as a plain string."""
+    return Row((ours,) if isinstance(ours, str) else tuple(ours), theirs, op or Identity(), part, untied)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of a framework name the variables of a layer, and lay out kernels; makes the rows of a layer.
+
+    Attributes:
+        kernel, bias: what follows the layer's name for a dense layer.
+        gamma, beta: the same for a normalisation.
+        op: from the operation on a kernel that is stored as ours ([in, out]) to that on theirs.
+    """
+
+    kernel: str
+    bias: str
+    gamma: str
+    beta: str
+    op: Callable[[Identity], Identity] = lambda inner: inner
+
+    def dense(self, ours: str | Sequence[str], theirs: str, part: str | None = None) -> tuple[Row, Row]:
+        """The rows of a dense layer, or of several that are stored side by side."""
+        names = (ours,) if isinstance(ours, str) else ours
+        inner = Identity() if len(names) == 1 else Split(len(names))
+        kernels, biases = ([f"{name}/{variable}" for name in names] for variable in ("kernel", "bias"))
+        return row(kernels, theirs + self.kernel, self.op(inner), part), row(biases, theirs + self.bias, inner, part)
+
+    def norm(self, ours: str, theirs: str, part: str | None = None) -> tuple[Row, Row]:
+        """The rows of a layer normalisation."""
+        return row(f"{ours}/gamma", theirs + self.gamma, part=part), row(f"{ours}/beta", theirs + self.beta, part=part)
+
+
+TORCH = Layout(".weight", ".bias", ".weight", ".bias", lambda _: Transpose())  # kernels are [out, in]
+TF = Layout("/kernel", "/bias", "/gamma", "/beta")
+# GPT-2's: a Conv1D of transformers has kernels [in, out], OpenAI's convolutions of width one [1, in, out].
+CONV1D = Layout(".weight", ".bias", ".weight", ".bias")
+OPENAI = Layout("/w", "/b", "/g", "/b", LeadingOne)
 
 
 @dataclass(frozen=True)
@@ -113,91 +254,38 @@ class Naming:
         return [expanded for item in self.rows for expanded in item.expand(counts)]
 
 
-@dataclass(frozen=True)
-class TextFormat:
-    """Which special tokens stand around a text that a model reads.
+def counts(config: TransformerConfig, stored: TransformerConfig | None = None) -> Blocks:
+    """What the placeholders of the naming tables stand for in each block of a model.
 
-    Attributes:
-        start, end: the roles of the first and the last token ("cls", "sep", "eos"), None for none.
-        tokens: role -> token, where the tokenizer's files do not name them.
-        also: further model types, and tokenizer classes, of which the same is true.
+    Args:
+        config: the model's.
+        stored: the checkpoint's, where the model shares its weights in another way.
     """
+    decoder = config.num_decoder_layers
+    layers = config.num_hidden_layers
+    return {
+        "layer": [{"layer": index} for index in range(layers)],
+        "decoder_layer": [{"decoder_layer": index} for index in range(layers if decoder is None else decoder)],
+        "group": _shared_blocks(config, stored or config),
+    }
 
-    start: str | None = "cls"
-    end: str | None = "sep"
-    tokens: Mapping[str, str] = field(default_factory=dict)
-    also: tuple[str, ...] = ()
 
+def _shared_blocks(config: TransformerConfig, stored: TransformerConfig) -> list[dict[str, Any]]:
+    """ALBERT's blocks in order: the name that is common to their layers, and where their tensors stand.
 
-NOTHING_AROUND = TextFormat(None, None)
-
-
-@dataclass(frozen=True)
-class Release:
-    """One way in which a model is published: container, tensor names, config dialect.
-
-    Attributes:
-        name: short name.
-        title: what `tfloader info` prints.
-        family: the family that builds it.
-        formats: containers in which it comes.
-        signature: a tensor (canonical name), or several, that all its checkpoints have, and no others if possible.
-        lacks: tensors that no checkpoint of it has, where a release with more has the signature too.
-        gives_way_to: the release that is meant where one file holds both models and no family is asked for.
-        naming: the table of tensors.
-        config_files: patterns of its config file's name, best first.
-        dialects: the config dialects that these files may be in; a file's `model_type` chooses.
-        writes: the format name under which `tfloader.save` writes it, or None where it is only read.
-        written_config: name of the config file when writing.
-        model_types: the model types that it is written for, where the family's others have a release of their own.
-        tokenizer_files: its names of files that a tokenizer's `save` writes under Hugging Face's.
-        text_format: which special tokens stand around a text.
-        architectures: for Hugging Face folders: optional part -> the class that has it, the first that fits; None ->
-            the class of the model without any of these.
-        body: the beginning of the canonical names that a folder of that last class leaves out.
+    Blocks with the same weights have the same name: the first one's, or, if that is all blocks, one without a number.
     """
+    places = [(group, inner) for group in groups(config) for inner in range(config.inner_group_num)]
+    tensors = [(group, inner) for group in groups(stored) for inner in range(stored.inner_group_num)]
+    alike = len(set(places)) == 1
+    # A model of more layers than the checkpoint has nothing to fill the others with, unless all are alike.
+    return [
+        {"block": "Transformer" if alike else f"Transformer-{places.index(place)}", "group": group, "inner": inner}
+        for place, (group, inner) in zip(places, tensors, strict=False)
+    ]
 
-    name: str
-    title: str
-    family: str
-    formats: tuple[str, ...]
-    signature: str | tuple[str, ...]
-    naming: Naming
-    config_files: tuple[str, ...]
-    dialects: tuple[Dialect, ...]
-    writes: str | None = None
-    written_config: str = "config.json"
-    model_types: tuple[str, ...] = ()
-    tokenizer_files: Mapping[str, str] = field(default_factory=dict)
-    text_format: TextFormat = field(default_factory=TextFormat)
-    architectures: Mapping[str | None, str] = field(default_factory=dict)
-    body: str = ""
-    lacks: tuple[str, ...] = ()
-    gives_way_to: str | None = None
 
-    def fits(self, names: Collection[str]) -> bool:
-        """Whether a checkpoint with these tensors (canonical names) may be of this release."""
-        needed = (self.signature,) if isinstance(self.signature, str) else self.signature
-        return all(name in names for name in needed) and not any(name in names for name in self.lacks)
-
-    def architecture(self, names: Collection[str]) -> tuple[str, str]:
-        """The class that holds just these tensors (canonical names), and the beginning that it leaves out of them."""
-        # A part has at least one tensor outside of the blocks, whose name stands in the table as it is.
-        parts = {row.part for row in self.naming.rows if row.theirs in names}
-        part = next((part for part in self.architectures if part in parts and part is not None), None)
-        return self.architectures[part], self.body if part is None else ""
-
-    def dialect_for(self, raw: Mapping[str, Any], source: str) -> Dialect:
-        """The dialect of a config file, by its `model_type` and its keys.
-
-        Raises:
-            ConfigError: the file says that it belongs to a model of another type.
-        """
-        candidates = [dialect for dialect in self.dialects if dialect.accepts(raw)]
-        if candidates:
-            return min(candidates, key=lambda dialect: dialect.missing(raw))
-        expected = " or ".join(repr(dialect.constants.get("model_type")) for dialect in self.dialects)
-        raise ConfigError(
-            f"{source}: model_type is {raw.get('model_type')!r}, but the tensors beside it are named as those of a "
-            f"{self.title} checkpoint ({expected}). Such a model may compute differently and is not implemented."
-        )
+def groups(config: TransformerConfig) -> list[int]:
+    """The group of each layer, as ALBERT divides layers into groups with common weights."""
+    layers = config.num_hidden_layers
+    return [layer * config.num_hidden_groups // layers for layer in range(layers)]

@@ -11,13 +11,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tfloader.checkpoints.base import Checkpoint, TensorSpec
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
-from tfloader.naming.agreement import deviations, differences
-from tfloader.naming.base import Constant, Release, Row, Shape, counts
+from tfloader.naming.base import Constant, Row, Shape, counts
+from tfloader.naming.release import Release
 
 READABLE_DTYPES = ("bfloat16", "float16", "float32")
+ROUNDING = {"float16": 1e-3, "bfloat16": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -202,3 +205,27 @@ def _why_unused(release: Release, row: Row | None) -> str:
     if row.part:
         return f"it is of the part {row.part!r}, which the family does not declare in `heads`, or did not make"
     return f"a model with this config has no {' + '.join(row.ours)}"
+
+
+def differences(checkpoint: Checkpoint, first: str, second: str) -> Iterator[str]:
+    """What is wrong with a tensor that should repeat another one."""
+    if tuple(checkpoint[first].shape) != tuple(checkpoint[second].shape):
+        yield f"{second} should repeat {first}, but has another shape"
+    elif not same_bits(checkpoint.read(first), checkpoint.read(second)):
+        yield f"{second} should repeat {first} (tied weights), but has other values"
+
+
+def deviations(checkpoint: Checkpoint, name: str, constant: Constant, config: TransformerConfig) -> Iterator[str]:
+    """What is wrong with a tensor that should hold what follows from the config."""
+    if tuple(checkpoint[name].shape) != constant.shape(config):
+        yield f"{name} has shape {tuple(checkpoint[name].shape)}, the config means {constant.shape(config)}"
+        return
+    rounding = ROUNDING.get(checkpoint[name].dtype, 1e-6)
+    found = checkpoint.read(name).astype("float32")
+    if not np.allclose(found, constant.values(config), rtol=rounding, atol=rounding):
+        yield f"{name} should be a constant that follows from the config, but has other values"
+
+
+def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
+    """Equal also where both hold the same NaN."""
+    return first.dtype == second.dtype and np.array_equal(np.ravel(first).view("uint8"), np.ravel(second).view("uint8"))

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tfloader.naming import huggingface, roformer, roformer_v2
-from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, row
+from tfloader.naming.base import Naming, row
 from tfloader.naming.dialect import Key, revised
+from tfloader.naming.release import TENSORFLOW, TF_OPTIMIZER_SLOTS, Release
 
 UNIT, BLOCK = "Transformer-{layer}-GatedAttentionUnit", "GAU_alpha/encoder/layer_{layer}/gau"
 
@@ -38,12 +39,11 @@ RELEASE = Release(
     name="gau_alpha",
     title="GAU-alpha (TensorFlow checkpoint)",
     family="gau_alpha",
-    formats=TENSORFLOW,
+    **TENSORFLOW,
     signature="GAU_alpha/encoder/layer_0/gau/i_dense/kernel",
     naming=NAMING,
     config_files=("bert_config.json", "*config*.json"),
     dialects=(DIALECT,),
-    writes="tensorflow",
     written_config="bert_config.json",
 )
 DOTTED = {"bert/": "gau_alpha/", "GAU_alpha/encoder/layer_": "gau_alpha/encoder/layer/"}

@@ -6,17 +6,16 @@ The numbers are those of Google's BERT: "gelu" is the tanh approximation and eve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
 from tfloader.naming import google_bert
-from tfloader.naming.base import TENSORFLOW, Naming, Release, Row, renamed
+from tfloader.naming.base import TF, Naming, renamed
 from tfloader.naming.dialect import Dialect, same
 from tfloader.naming.hf_albert import DIALECT as HF_DIALECT
-from tfloader.naming.hf_albert import SHARING, UNUSED, check_groups
-from tfloader.naming.rows import TF
+from tfloader.naming.hf_albert import SHARING, UNUSED, check_groups, shared
+from tfloader.naming.release import TENSORFLOW, Release
 
 WORDS = "bert/embeddings/word_embeddings"
 BLOCK = "bert/encoder/transformer/group_{group}/inner_group_{inner}"
@@ -31,13 +30,9 @@ NAMES = {
 }
 
 
-def _shared(item: Row) -> Row:
-    return replace(item, ours=tuple(path.replace("Transformer-{layer}", "{block}") for path in item.ours))
-
-
 NAMING = Naming(
     rows=(
-        *map(_shared, renamed(google_bert.NAMING.rows, NAMES)),
+        *shared(renamed(google_bert.NAMING.rows, NAMES)),
         *TF.dense("Embedding-Mapping", "bert/encoder/embedding_hidden_mapping_in"),
     ),
     ignorable=google_bert.NAMING.ignorable,
@@ -72,11 +67,10 @@ RELEASE = Release(
     name="google_albert",
     title="Google ALBERT (TensorFlow checkpoint)",
     family="albert",
-    formats=TENSORFLOW,
+    **TENSORFLOW,
     signature=f"{BLOCK}/attention_1/self/query/kernel".format(group=0, inner=0),
     naming=NAMING,
     config_files=("albert_config.json", "*config*.json"),
     dialects=(DIALECT, HF_DIALECT),
-    writes="tensorflow",
     written_config="albert_config.json",
 )

@@ -9,10 +9,10 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
-from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, Transpose, row
+from tfloader.naming.base import ATTENTION, FEED_FORWARD, TF, Naming, Transpose, row
 from tfloader.naming.dialect import Dialect, Key, same
 from tfloader.naming.hf_bert import DIALECT as HF_DIALECT
-from tfloader.naming.rows import ATTENTION, FEED_FORWARD, TF
+from tfloader.naming.release import TENSORFLOW, TF_OPTIMIZER_SLOTS, Release
 
 BLOCK = "bert/encoder/layer_{layer}"
 POSITION_TABLE, SEGMENT_TABLE = "bert/embeddings/position_embeddings", "bert/embeddings/token_type_embeddings"
@@ -92,7 +92,7 @@ RELEASE = Release(
     name="google_bert",
     title="Google BERT (TensorFlow checkpoint)",
     family="bert",
-    formats=TENSORFLOW,
+    **TENSORFLOW,
     # RoFormer and NEZHA have all names but the first, NEZHA-GEN all but the second.
     signature=(POSITION_TABLE, SEGMENT_TABLE),
     # Google's ALBERT, and brightmart's first one.
@@ -103,6 +103,5 @@ RELEASE = Release(
     naming=NAMING,
     config_files=("bert_config.json", "*config*.json"),
     dialects=(DIALECT, HF_DIALECT),
-    writes="tensorflow",
     written_config="bert_config.json",
 )

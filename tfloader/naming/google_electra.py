@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tfloader.naming import google_bert, huggingface
-from tfloader.naming.base import TENSORFLOW, Naming, Release, Row, renamed
+from tfloader.naming.base import TF, Naming, Row, renamed
 from tfloader.naming.dialect import Dialect, revised, same
 from tfloader.naming.hf_electra import DIALECT as HF_DIALECT
 from tfloader.naming.hf_electra import GENERATOR_DIALECT as HF_GENERATOR_DIALECT
 from tfloader.naming.hf_electra import write_embedding_size
-from tfloader.naming.rows import TF
+from tfloader.naming.release import TENSORFLOW, Release
 
 HEAD = {
     "cls/predictions/transform/": "generator_predictions/",
@@ -60,12 +60,11 @@ RELEASE = Release(
     name="google_electra",
     title="Google ELECTRA (TensorFlow checkpoint)",
     family="electra",
-    formats=TENSORFLOW,
+    **TENSORFLOW,
     signature="electra/encoder/layer_0/attention/self/query/kernel",
     naming=NAMING,
     config_files=("*discriminator*.json", "electra_config.json", "*config*.json"),
     dialects=(DIALECT, HF_DIALECT),
-    writes="tensorflow",
     written_config="electra_config.json",
 )
 

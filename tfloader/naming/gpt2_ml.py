@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tfloader.naming import huggingface
-from tfloader.naming.base import NOTHING_AROUND, TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, row
+from tfloader.naming.base import ATTENTION, FEED_FORWARD, TF, Naming, row
 from tfloader.naming.dialect import Dialect, Key, revised
 from tfloader.naming.google_bert import GOOGLE_HARMLESS, SIZES
-from tfloader.naming.rows import ATTENTION, FEED_FORWARD, TF
+from tfloader.naming.release import NOTHING_AROUND, TENSORFLOW, TF_OPTIMIZER_SLOTS, Release
 
 BLOCK = "newslm/layer{layer:02d}"
 dense, norm = TF.dense, TF.norm
@@ -56,12 +56,11 @@ RELEASE = Release(
     name="gpt2_ml",
     title="GPT2_ML (TensorFlow checkpoint)",
     family="gpt2_ml",
-    formats=TENSORFLOW,
+    **TENSORFLOW,
     signature="newslm/embeddings/word_embed",
     naming=NAMING,
     config_files=("*config*.json", "mega.json", "base.json", "large.json"),
     dialects=(DIALECT,),
-    writes="tensorflow",
     text_format=NOTHING_AROUND,
 )
 HF_RELEASE = huggingface.folder_twin(RELEASE, {BLOCK: "newslm/layer/{layer}"}, HF_DIALECT)

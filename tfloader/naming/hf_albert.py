@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from tfloader.config import LIMITS, TransformerConfig
 from tfloader.errors import ConfigError
 from tfloader.naming import hf_bert, huggingface
-from tfloader.naming.base import Duplicate, Naming, Release, row
+from tfloader.naming.base import TORCH, Row
 from tfloader.naming.dialect import same
-from tfloader.naming.rows import TORCH
+from tfloader.naming.release import Release
 
 BLOCK = "albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}"
-ATTENTION = "{block}-MultiHeadSelfAttention"
-FEED_FORWARD = "{block}-FeedForward"
-dense, norm = TORCH.dense, TORCH.norm
+# Where ALBERT has what BERT has.
+NAMES = {
+    f"{hf_bert.BLOCK}.attention.self.": f"{BLOCK}.attention.",
+    f"{hf_bert.BLOCK}.attention.output.": f"{BLOCK}.attention.",
+    f"{hf_bert.BLOCK}.intermediate.dense.": f"{BLOCK}.ffn.",
+    f"{hf_bert.BLOCK}.output.dense.": f"{BLOCK}.ffn_output.",
+    f"{hf_bert.BLOCK}.output.LayerNorm.": f"{BLOCK}.full_layer_layer_norm.",
+    "bert.pooler.dense.": "albert.pooler.",
+    "cls.seq_relationship.": "sop_classifier.classifier.",
+    "cls.predictions.transform.": "predictions.",
+    "cls.predictions.": "predictions.",
+}
 
-NAMING = Naming(
-    rows=(
-        row("Embedding-Token/embeddings", "albert.embeddings.word_embeddings.weight"),
-        row("Embedding-Position/embeddings", "albert.embeddings.position_embeddings.weight"),
-        row("Embedding-Segment/embeddings", "albert.embeddings.token_type_embeddings.weight", part="segments"),
-        *norm("Embedding-Norm", "albert.embeddings.LayerNorm"),
-        *dense("Embedding-Mapping", "albert.encoder.embedding_hidden_mapping_in"),
-        *dense(f"{ATTENTION}/query", f"{BLOCK}.attention.query"),
-        *dense(f"{ATTENTION}/key", f"{BLOCK}.attention.key"),
-        *dense(f"{ATTENTION}/value", f"{BLOCK}.attention.value"),
-        *dense(f"{ATTENTION}/output_dense", f"{BLOCK}.attention.dense"),
-        *norm(f"{ATTENTION}-Norm", f"{BLOCK}.attention.LayerNorm"),
-        *dense(f"{FEED_FORWARD}/intermediate", f"{BLOCK}.ffn"),
-        *dense(f"{FEED_FORWARD}/output_dense", f"{BLOCK}.ffn_output"),
-        *norm(f"{FEED_FORWARD}-Norm", f"{BLOCK}.full_layer_layer_norm"),
-        *dense("Pooler-Dense", "albert.pooler", "pooler"),
-        *dense("NSP-Proba", "sop_classifier.classifier", "nsp"),
-        *dense("MLM-Dense", "predictions.dense", "mlm"),
-        *norm("MLM-Norm", "predictions.LayerNorm", "mlm"),
-        row("MLM-Bias/bias", "predictions.bias", part="mlm"),
-    ),
-    old_names=huggingface.old_names("albert."),
-    ignorable=hf_bert.NAMING.ignorable,
-    duplicates=(
-        Duplicate("predictions.decoder.weight", "albert.embeddings.word_embeddings.weight"),
-        Duplicate("predictions.decoder.bias", "predictions.bias", written=True),
-    ),
-)
+
+def shared(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """BERT's rows for blocks that share their layers (see `counts`)."""
+    return tuple(
+        replace(item, ours=tuple(path.replace("Transformer-{layer}", "{block}") for path in item.ours)) for item in rows
+    )
+
+
+MAPPING = TORCH.dense("Embedding-Mapping", "albert.encoder.embedding_hidden_mapping_in")
+KIN = hf_bert.naming_of("albert.", NAMES, MAPPING)
+NAMING = replace(KIN, rows=shared(KIN.rows))
 
 MOST_LAYERS = LIMITS["num_hidden_layers"]
 # Of a file that says nothing of it, all layers are the same block.

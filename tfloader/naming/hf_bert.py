@@ -11,9 +11,9 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.naming import huggingface
-from tfloader.naming.base import Duplicate, Naming, Release, Row, renamed, row
+from tfloader.naming.base import ATTENTION, FEED_FORWARD, TORCH, Duplicate, Naming, Row, renamed, row, with_beginning
 from tfloader.naming.dialect import Dialect, Key, same
-from tfloader.naming.rows import ATTENTION, FEED_FORWARD, TORCH
+from tfloader.naming.release import Release
 
 BLOCK = "bert.encoder.layer.{layer}"
 POSITION_TABLE = "bert.embeddings.position_embeddings.weight"
@@ -50,11 +50,13 @@ NAMING = Naming(
 
 def naming_of(body: str, names: Mapping[str, str | None], more: Iterable[Row] = ()) -> Naming:
     """BERT's table for one of its kin: what the names of its body begin with, its other names, and its further rows."""
+    names = {**names, "bert.": body}
+    copies = ((copy, *(with_beginning(name, names) for name in (copy.theirs, copy.of))) for copy in NAMING.duplicates)
     return replace(
         NAMING,
-        rows=(*renamed(NAMING.rows, {**names, "bert.": body}), *more),
+        rows=(*renamed(NAMING.rows, names), *more),
         old_names=huggingface.old_names(body),
-        duplicates=tuple(replace(copy, of=copy.of.replace("bert.", body)) for copy in NAMING.duplicates),
+        duplicates=tuple(replace(copy, theirs=theirs, of=of) for copy, theirs, of in copies if theirs and of),
     )
 
 

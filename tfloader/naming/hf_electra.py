@@ -10,18 +10,14 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.naming import hf_bert, huggingface
-from tfloader.naming.base import Duplicate, Release, row
+from tfloader.naming.base import TORCH, Duplicate, row
 from tfloader.naming.dialect import revised, same
-from tfloader.naming.rows import TORCH
+from tfloader.naming.release import Release
 
 dense, norm = TORCH.dense, TORCH.norm
-BODY = replace(
-    hf_bert.naming_of(
-        "electra.", {"bert.pooler.": None, "cls.": None}, dense("Embedding-Mapping", "electra.embeddings_project")
-    ),
-    duplicates=(),
+BODY = hf_bert.naming_of(
+    "electra.", {"bert.pooler.": None, "cls.": None}, dense("Embedding-Mapping", "electra.embeddings_project")
 )
-
 NAMING = replace(
     BODY,
     rows=(

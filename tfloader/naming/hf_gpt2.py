@@ -6,10 +6,11 @@ import re
 from typing import Any
 
 from tfloader.config import TransformerConfig
+from tfloader.errors import ConfigError
 from tfloader.naming import huggingface
-from tfloader.naming.base import NOTHING_AROUND, Duplicate, LeadingOne, Naming, Release, row
+from tfloader.naming.base import ATTENTION, CONV1D, FEED_FORWARD, QUERY_KEY_VALUE, Duplicate, LeadingOne, Naming, row
 from tfloader.naming.dialect import Dialect, Key, same
-from tfloader.naming.rows import ATTENTION, CONV1D, FEED_FORWARD, QUERY_KEY_VALUE
+from tfloader.naming.release import NOTHING_AROUND, Release
 
 BLOCK = "transformer.h.{layer}"
 dense, norm = CONV1D.dense, CONV1D.norm
@@ -32,14 +33,24 @@ NAMING = Naming(
 )
 
 
-def _default_width(fields: dict[str, Any], raw: Any, tensors: Any) -> None:
+def four_times_as_wide(fields: dict[str, Any], raw: Any, tensors: Any) -> None:
+    """Where the file does not say how wide the feed-forward is."""
     if fields.get("intermediate_size") is None and isinstance(fields.get("hidden_size"), int):
         fields["intermediate_size"] = 4 * fields["hidden_size"]
 
 
-def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
+def check_four_times(config: TransformerConfig, name: str, other: str) -> None:
+    """Refuses another width for a format that cannot say it."""
+    if config.intermediate_size != 4 * config.hidden_size:
+        raise ConfigError(
+            f"{name} cannot express intermediate_size {config.intermediate_size}: there the feed-forward is 4 x n_embd "
+            f"= {4 * config.hidden_size} wide, here {config.intermediate_size}. Save with format={other!r}."
+        )
+
+
+def finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
     raw["n_ctx"] = config.max_position_embeddings
-    if config.intermediate_size == 4 * config.hidden_size:
+    if raw.get("n_inner") == 4 * config.hidden_size:
         raw["n_inner"] = None
     if config.embedding_dropout_prob is None:  # transformers wants a number
         raw["embd_pdrop"] = config.hidden_dropout_prob
@@ -71,8 +82,8 @@ DIALECT = Dialect(
     },
     harmless=(*huggingface.HARMLESS, "n_ctx|reorder_and_upcast_attn|pad_token_id|predict_special_tokens|is_decoder"),
     constants={"model_type": "gpt2"},
-    finish_read=_default_width,
-    finish_write=_finish_write,
+    finish_read=four_times_as_wide,
+    finish_write=finish_write,
 )
 
 RELEASE = Release(

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from tfloader.config import TransformerConfig
-from tfloader.errors import ConfigError
 from tfloader.naming import hf_gpt2, huggingface
-from tfloader.naming.base import Duplicate, Naming, Release, renamed
+from tfloader.naming.base import Duplicate, Naming, renamed
 from tfloader.naming.dialect import Dialect, Key, revised
+from tfloader.naming.release import Release
 
 RENAMED = {
     "transformer.wte.": "transformer.tokens_embed.",
@@ -29,20 +28,9 @@ NAMING = Naming(
 )
 
 
-def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
-    if isinstance(fields.get("hidden_size"), int):
-        fields["intermediate_size"] = 4 * fields["hidden_size"]
-
-
 def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
-    raw["n_ctx"] = config.max_position_embeddings
-    if config.intermediate_size != 4 * config.hidden_size:
-        raise ConfigError(
-            f"This model cannot be written as Hugging Face openai-gpt: there the feed-forward is 4 x n_embd = "
-            f"{4 * config.hidden_size} wide, here {config.intermediate_size}. Save with format='tensorflow'."
-        )
-    if config.embedding_dropout_prob is None:  # transformers wants a number
-        raw["embd_pdrop"] = config.hidden_dropout_prob
+    hf_gpt2.check_four_times(config, "Hugging Face openai-gpt", "tensorflow")
+    hf_gpt2.finish_write(config, raw)
 
 
 DIALECT = Dialect(
@@ -52,12 +40,12 @@ DIALECT = Dialect(
         Key("hidden_act", "afn", "gelu_tanh", values=ACTIVATIONS),
         without=("intermediate_size",),
     ),
-    fixed={"application": "lm", "intermediate_size": 0},
+    fixed={"application": "lm", "intermediate_size": None},
     only={**huggingface.ONLY, "n_special": (0,), "tie_word_embeddings": (True,)},
     harmless=(*huggingface.HARMLESS, "n_ctx|pad_token_id|predict_special_tokens|is_decoder"),
     constants={"model_type": "openai-gpt"},
     notes={"shared_segment_embeddings": False},  # to transformers, token_type_ids are always such segments
-    finish_read=_finish_read,
+    finish_read=hf_gpt2.four_times_as_wide,
     finish_write=_finish_write,
 )
 

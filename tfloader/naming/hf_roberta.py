@@ -13,8 +13,8 @@ from typing import Any
 from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
 from tfloader.naming import hf_bert, huggingface
-from tfloader.naming.base import Duplicate, Release, TextFormat
 from tfloader.naming.dialect import revised, same
+from tfloader.naming.release import Release, TextFormat
 
 NAMES = {
     "cls.predictions.transform.dense": "lm_head.dense",
@@ -23,13 +23,8 @@ NAMES = {
     "cls.seq_relationship.": None,
 }
 
-NAMING = replace(
-    hf_bert.naming_of("roberta.", NAMES),
-    duplicates=(
-        Duplicate("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
-        Duplicate("lm_head.decoder.bias", "lm_head.bias"),
-    ),
-)
+KIN = hf_bert.naming_of("roberta.", NAMES)
+NAMING = replace(KIN, duplicates=tuple(replace(copy, written=False) for copy in KIN.duplicates))
 
 
 def _read_positions(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:

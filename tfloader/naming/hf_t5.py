@@ -11,11 +11,13 @@ from typing import Any
 from tfloader.config import TransformerConfig, shown
 from tfloader.errors import ConfigError
 from tfloader.naming import huggingface
-from tfloader.naming.base import Duplicate, Naming, Release, Row, TextFormat, Transpose, row
+from tfloader.naming.base import Duplicate, Naming, Row, Transpose, row
 from tfloader.naming.dialect import Dialect, Key, same
+from tfloader.naming.release import Release, TextFormat
 
 ENCODER, DECODER = "Encoder-Transformer-{layer}", "Decoder-Transformer-{decoder_layer}"
 ENCODER_BLOCK, DECODER_BLOCK = "encoder.block.{layer}.layer", "decoder.block.{decoder_layer}.layer"
+POSITIONS = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 
 # T5 1.0 has `wi`; 1.1 and mT5 the activated `wi_0` and the linear `wi_1`.
 ATTENTION = (("query", "q"), ("key", "k"), ("value", "v"), ("output_dense", "o"))
@@ -29,21 +31,13 @@ def dense(ours: str, theirs: str, names: tuple[tuple[str, str], ...], part: str)
 NAMING = Naming(
     rows=(
         row("Embedding-Token/embeddings", "shared.weight"),
-        row(
-            "Encoder-Embedding-Relative-Position/embeddings",
-            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-            part="encoder",
-        ),
+        row("Encoder-Embedding-Relative-Position/embeddings", f"encoder.{POSITIONS}", part="encoder"),
         row(f"{ENCODER}-MultiHeadSelfAttention-Norm/scale", f"{ENCODER_BLOCK}.0.layer_norm.weight", part="encoder"),
         *dense(f"{ENCODER}-MultiHeadSelfAttention", f"{ENCODER_BLOCK}.0.SelfAttention", ATTENTION, "encoder"),
         row(f"{ENCODER}-FeedForward-Norm/scale", f"{ENCODER_BLOCK}.1.layer_norm.weight", part="encoder"),
         *dense(f"{ENCODER}-FeedForward", f"{ENCODER_BLOCK}.1.DenseReluDense", FEED_FORWARD, "encoder"),
         row("Encoder-Output-Norm/scale", "encoder.final_layer_norm.weight", part="encoder"),
-        row(
-            "Decoder-Embedding-Relative-Position/embeddings",
-            "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-            part="decoder",
-        ),
+        row("Decoder-Embedding-Relative-Position/embeddings", f"decoder.{POSITIONS}", part="decoder"),
         row(f"{DECODER}-MultiHeadSelfAttention-Norm/scale", f"{DECODER_BLOCK}.0.layer_norm.weight", part="decoder"),
         *dense(f"{DECODER}-MultiHeadSelfAttention", f"{DECODER_BLOCK}.0.SelfAttention", ATTENTION, "decoder"),
         row(f"{DECODER}-MultiHeadCrossAttention-Norm/scale", f"{DECODER_BLOCK}.1.layer_norm.weight", part="decoder"),

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfloader.naming.base import Identity, Naming, Release, Transpose, renamed
+from tfloader.naming.base import Identity, Naming, Transpose, renamed
 from tfloader.naming.dialect import Dialect, Key
+from tfloader.naming.release import Release
 
 FOLDER: dict[str, Any] = {
     "formats": ("safetensors", "torch", "memory"),

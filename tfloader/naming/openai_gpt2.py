@@ -5,13 +5,10 @@ Kernels are convolutions of width one, [1, in, out]; `c_attn` holds query, key a
 
 from __future__ import annotations
 
-from typing import Any
-
-from tfloader.config import TransformerConfig
-from tfloader.errors import ConfigError
-from tfloader.naming.base import NOTHING_AROUND, TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, row
+from tfloader.naming import hf_gpt2
+from tfloader.naming.base import ATTENTION, FEED_FORWARD, OPENAI, QUERY_KEY_VALUE, Naming, row
 from tfloader.naming.dialect import Dialect, Key
-from tfloader.naming.rows import ATTENTION, FEED_FORWARD, OPENAI, QUERY_KEY_VALUE
+from tfloader.naming.release import NOTHING_AROUND, TENSORFLOW, TF_OPTIMIZER_SLOTS, Release
 
 BLOCK = "model/h{layer}"
 dense, norm = OPENAI.dense, OPENAI.norm
@@ -32,19 +29,6 @@ NAMING = Naming(
 )
 
 
-def _four_times_as_wide(fields: dict[str, Any], raw: Any, tensors: Any) -> None:
-    if isinstance(fields.get("hidden_size"), int):
-        fields["intermediate_size"] = 4 * fields["hidden_size"]
-
-
-def _only_four_times(config: TransformerConfig, raw: dict[str, Any]) -> None:
-    if config.intermediate_size != 4 * config.hidden_size:
-        raise ConfigError(
-            f"hparams.json cannot express intermediate_size {config.intermediate_size}: "
-            f"OpenAI's code has 4 x n_embd = {4 * config.hidden_size}. Save with format='huggingface'."
-        )
-
-
 DIALECT = Dialect(
     name="OpenAI GPT-2",
     keys=(
@@ -55,27 +39,21 @@ DIALECT = Dialect(
         Key("num_hidden_layers", "n_layer"),
     ),
     # The published code has no dropout; 0.1 is what GPT-2 was trained with (Radford et al., 2019).
-    fixed={
-        "hidden_act": "gelu_tanh",
-        "layer_norm_eps": 1e-5,
-        "application": "lm",
-        "intermediate_size": 0,
-    },
+    fixed={"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "application": "lm", "intermediate_size": None},
     harmless=("tfloader",),
-    finish_read=_four_times_as_wide,
-    finish_write=_only_four_times,
+    finish_read=hf_gpt2.four_times_as_wide,
+    finish_write=lambda config, _: hf_gpt2.check_four_times(config, "hparams.json", "huggingface"),
 )
 
 RELEASE = Release(
     name="openai_gpt2",
     title="OpenAI GPT-2 (TensorFlow checkpoint)",
     family="gpt2",
-    formats=TENSORFLOW,
+    **TENSORFLOW,
     signature="model/wte",
     naming=NAMING,
     config_files=("hparams.json",),
     dialects=(DIALECT,),
-    writes="tensorflow",
     written_config="hparams.json",
     tokenizer_files={"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"},
     text_format=NOTHING_AROUND,

@@ -1,4 +1,4 @@
-"""A release's config file: where it lies, and what it means for the tensors beside it."""
+"""What a checkpoint is: its release, by container and names of tensors, and its config, from the file beside it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tfloader.checkpoints.base import Checkpoint
+from tfloader.checkpoints import open_checkpoint
+from tfloader.checkpoints.base import Checkpoint, folder_of
 from tfloader.config import TransformerConfig
-from tfloader.errors import ConfigError
+from tfloader.errors import CheckpointError, ConfigError, listing
 from tfloader.files import read_json, read_text
 from tfloader.naming import t5_mesh
-from tfloader.naming.base import Release
 from tfloader.naming.gin import parse_gin
+from tfloader.naming.release import Release
+from tfloader.naming.releases import RELEASES
 
 NOT_MODEL_CONFIGS = {
     "tokenizer_config.json",
@@ -29,6 +31,104 @@ MAX_GIN_BYTES = 1_000_000
 # Shared blocks make a model's layers several times as large as its file, never this many times.
 SHARED_AT_MOST = 50
 SURELY_FITS = 1_000_000
+
+
+def load_config(path: str | os.PathLike, model: str | None = None, **options: Any) -> TransformerConfig:
+    """Reads the config of a checkpoint without building anything, and without TensorFlow.
+
+    Args:
+        path: as `load`'s path.
+        model: the family, where the checkpoint's names fit several.
+        options: `overrides` and `ignore` of `read_config`.
+    """
+    with open_checkpoint(path) as checkpoint:
+        return config_beside(checkpoint, release_of(checkpoint, model), **options)[0]
+
+
+def release_of(checkpoint: Checkpoint, family: str | None) -> Release:
+    """The release of a checkpoint that is to be read as a family's model; None: any family's.
+
+    Raises:
+        CheckpointError: it is none that we know, more than one, or another family's.
+    """
+    release = detect_release(checkpoint, [family] if family else ())
+    if family not in (None, release.family):
+        raise CheckpointError(
+            f"{checkpoint.path}: model={family!r}, but the checkpoint is a {release.title} one: pass "
+            f"model={release.family!r}."
+        )
+    return release
+
+
+def config_beside(checkpoint: Checkpoint, release: Release, **options: Any) -> tuple[TransformerConfig, str]:
+    """The config in the file beside a checkpoint, and the file's path; see `read_config`."""
+    file = find_config(folder_of(checkpoint.path), release)
+    return read_config(release, file, shapes_of(checkpoint, release), **options), file
+
+
+def detect_release(
+    checkpoint: Checkpoint,
+    families: Collection[str] = (),
+    config: str | os.PathLike | Mapping[str, Any] | None = None,
+) -> Release:
+    """Which release a checkpoint is, by its container and the names of its tensors.
+
+    Where several are named alike, the family decides, or else the config file.
+
+    Args:
+        checkpoint: an open Checkpoint.
+        families: the families that the model may be of; empty: any.
+        config: path or content of the config file; None: the one beside the checkpoint.
+
+    Raises:
+        CheckpointError: none that we know, or more than one.
+    """
+    named = [
+        release
+        for release in RELEASES
+        if checkpoint.format in release.formats
+        and release.fits({release.naming.canonical(name) for name in checkpoint})
+    ]
+    found = [release for release in named if release.family in families] or named
+    found = [release for release in found if release.gives_way_to not in {other.name for other in found}]
+    if len(found) > 1:
+        found = _told_apart_by_config(found, checkpoint, config)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        titles = ", ".join(release.title for release in found)
+        models = " or ".join(dict.fromkeys(f"model={release.family!r}" for release in found))
+        raise CheckpointError(f"{checkpoint.path}: its tensors fit several releases ({titles}). Pass {models}.")
+    some = listing(sorted(checkpoint)[:8]) or "  (none)"
+    known = ", ".join(sorted({release.title for release in RELEASES}))
+    raise CheckpointError(
+        f"{checkpoint.path}: its {len(checkpoint)} tensors are not named as in any release that tfloader knows.\n"
+        f"The first ones:\n{some}\nKnown: {known}."
+    )
+
+
+def _told_apart_by_config(releases: list[Release], checkpoint: Checkpoint, config: Any) -> list[Release]:
+    """Of releases whose tensors are named alike, those that the config claims to be, or else may be."""
+    claimed, possible = [], []
+    for release in releases:
+        raw = _config_of(release, checkpoint, config)
+        if any(dialect.claims(raw) for dialect in release.dialects):
+            claimed.append(release)
+        if any(dialect.accepts(raw) for dialect in release.dialects):
+            possible.append(release)
+    return claimed or possible or releases
+
+
+def _config_of(release: Release, checkpoint: Checkpoint, config: Any) -> Mapping[str, Any]:
+    """The content of the config file as far as there is one."""
+    if isinstance(config, Mapping):
+        return config
+    try:
+        if config is None and checkpoint.files:
+            config = find_config(folder_of(checkpoint.path), release)
+        return {} if config is None else read_raw_config(os.fspath(config))
+    except ConfigError:
+        return {}  # whoever needs it will say what is wrong with it
 
 
 def find_config(folder: str, release: Release) -> str:

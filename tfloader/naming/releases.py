@@ -23,7 +23,7 @@ from tfloader.naming import (
     roformer_v2,
     t5_mesh,
 )
-from tfloader.naming.base import Release, TextFormat
+from tfloader.naming.release import Release, TextFormat
 
 RELEASES: list[Release] = [
     google_bert.RELEASE,

@@ -12,9 +12,9 @@ import numpy as np
 
 from tfloader.config import TransformerConfig
 from tfloader.naming import google_bert, hf_bert, huggingface
-from tfloader.naming.base import TENSORFLOW, Constant, Release, renamed
+from tfloader.naming.base import TF, TORCH, Constant, renamed
 from tfloader.naming.dialect import Key, same
-from tfloader.naming.rows import TF, TORCH
+from tfloader.naming.release import TENSORFLOW, Release
 
 ACTIVATIONS = {"swish": "silu"} | google_bert.ACTIVATIONS | {"gelu": "gelu"}
 WITH_BIASES = {"use_bias": (True, 1)}
@@ -42,7 +42,7 @@ RELEASE = Release(
     name="roformer",
     title="RoFormer (TensorFlow checkpoint)",
     family="roformer",
-    formats=TENSORFLOW,
+    **TENSORFLOW,
     signature="bert/embeddings/LayerNorm/gamma",
     lacks=(google_bert.POSITION_TABLE,),
     naming=replace(
@@ -54,7 +54,6 @@ RELEASE = Release(
     ),
     config_files=google_bert.RELEASE.config_files,
     dialects=(DIALECT,),
-    writes="tensorflow",
     written_config="bert_config.json",
 )
 

@@ -6,54 +6,42 @@ does not know the vocabulary's size; the embedding is padded to a multiple of 12
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from tfloader.config import shown
 from tfloader.errors import ConfigError, listing
-from tfloader.naming.base import TENSORFLOW, TF_OPTIMIZER_SLOTS, Naming, Release, Row, TextFormat, Transpose, row
+from tfloader.naming.base import Identity, Naming, Transpose
 from tfloader.naming.bert4keras import T5_DIALECT as BERT4KERAS_DIALECT
 from tfloader.naming.bert4keras import T5_PEGASUS_DIALECT
 from tfloader.naming.dialect import Dialect, Key
-from tfloader.naming.hf_t5 import ATTENTION, DIALECT, FEED_FORWARD, MT5_DIALECT
-
-ENCODER, DECODER = "Encoder-Transformer-{layer}", "Decoder-Transformer-{decoder_layer}"
-ENCODER_BLOCK, DECODER_BLOCK = "encoder/block_{layer:03d}", "decoder/block_{decoder_layer:03d}"
-POSITIONS = "block_000/layer_000/SelfAttention/relative_attention_bias"
-
-
-def attention(ours: str, theirs: str, part: str) -> tuple[Row, ...]:
-    return tuple(row(f"{ours}/{a}/kernel", f"{theirs}/{b}", part=part) for a, b in ATTENTION)
-
-
-def feed_forward(ours: str, theirs: str, part: str) -> tuple[Row, ...]:
-    return tuple(row(f"{ours}/{a}/kernel", f"{theirs}/DenseReluDense/{b}/kernel", part=part) for a, b in FEED_FORWARD)
+from tfloader.naming.hf_t5 import DIALECT, MT5_DIALECT
+from tfloader.naming.hf_t5 import NAMING as HF_NAMING
+from tfloader.naming.release import TENSORFLOW, TF_OPTIMIZER_SLOTS, Release, TextFormat
 
 
 def _naming(norm: str, final_norm: str) -> Naming:
-    e, d = "encoder", "decoder"
-    return Naming(
-        rows=(
-            row("Embedding-Token/embeddings", "shared/embedding"),
-            row("Encoder-Embedding-Relative-Position/embeddings", f"encoder/{POSITIONS}", Transpose(), e),
-            row(f"{ENCODER}-MultiHeadSelfAttention-Norm/scale", f"{ENCODER_BLOCK}/layer_000/{norm}/scale", part=e),
-            *attention(f"{ENCODER}-MultiHeadSelfAttention", f"{ENCODER_BLOCK}/layer_000/SelfAttention", e),
-            row(f"{ENCODER}-FeedForward-Norm/scale", f"{ENCODER_BLOCK}/layer_001/{norm}/scale", part=e),
-            *feed_forward(f"{ENCODER}-FeedForward", f"{ENCODER_BLOCK}/layer_001", e),
-            row("Encoder-Output-Norm/scale", f"encoder/{final_norm}/scale", part=e),
-            row("Decoder-Embedding-Relative-Position/embeddings", f"decoder/{POSITIONS}", Transpose(), d),
-            row(f"{DECODER}-MultiHeadSelfAttention-Norm/scale", f"{DECODER_BLOCK}/layer_000/{norm}/scale", part=d),
-            *attention(f"{DECODER}-MultiHeadSelfAttention", f"{DECODER_BLOCK}/layer_000/SelfAttention", d),
-            row(f"{DECODER}-MultiHeadCrossAttention-Norm/scale", f"{DECODER_BLOCK}/layer_001/{norm}/scale", part=d),
-            *attention(f"{DECODER}-MultiHeadCrossAttention", f"{DECODER_BLOCK}/layer_001/EncDecAttention", d),
-            row(f"{DECODER}-FeedForward-Norm/scale", f"{DECODER_BLOCK}/layer_002/{norm}/scale", part=d),
-            *feed_forward(f"{DECODER}-FeedForward", f"{DECODER_BLOCK}/layer_002", d),
-            row("Decoder-Output-Norm/scale", f"decoder/{final_norm}/scale", part=d),
-            row("Decoder-Output-LM/kernel", "decoder/logits/kernel", part="lm", untied=True),
-        ),
-        ignorable=TF_OPTIMIZER_SLOTS,
+    """Hugging Face's table under Mesh TensorFlow's names, with kernels [in, out] and positions [heads, buckets]."""
+    spelling = (
+        (r"^shared\.weight$", "shared/embedding"),
+        (r"^lm_head\.weight$", "decoder/logits/kernel"),
+        (r"\.block\.0\.layer\.0\.SelfAttention\.(\w+)\.weight$", r"/block_000/layer_000/SelfAttention/\1"),
+        (r"\.block\.\{(\w+)\}\.layer\.(\d)\.", r"/block_{\1:03d}/layer_00\2/"),
+        (r"/layer_norm\.weight$", f"/{norm}/scale"),
+        (r"\.final_layer_norm\.weight$", f"/{final_norm}/scale"),
+        (r"Attention\.(\w)\.weight$", r"Attention/\1"),
+        (r"DenseReluDense\.(\w+)\.weight$", r"DenseReluDense/\1/kernel"),
     )
+    rows = []
+    for item in HF_NAMING.rows:
+        theirs = item.theirs
+        for pattern, new in spelling:
+            theirs = re.sub(pattern, new, theirs)
+        op = Transpose() if "Relative-Position" in item.ours[0] else Identity()
+        rows.append(replace(item, theirs=theirs, op=op))
+    return Naming(tuple(rows), ignorable=TF_OPTIMIZER_SLOTS)
 
 
 # Parameters of the classes that make up the model; all others in a gin file are about training and data.
@@ -186,12 +174,11 @@ RELEASE = Release(
     name="t5_mesh",
     title="Google T5 (Mesh TensorFlow checkpoint)",
     family="t5",
-    formats=TENSORFLOW,
+    **TENSORFLOW,
     signature="encoder/final_layer_norm/scale",
     naming=_naming("layer_norm", "final_layer_norm"),
     config_files=("operative_config.gin", "*.gin", "config.json"),
     dialects=(DIALECT, MT5_DIALECT, GIN_DIALECT, BERT4KERAS_DIALECT),
-    writes="tensorflow",
     text_format=TextFormat(None, "eos"),
 )
 

@@ -16,7 +16,7 @@ from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, ConfigError, TfloaderError, listing
 from tfloader.files import TOKENIZER_FILES, write_json
 from tfloader.naming import RELEASES, load_config
-from tfloader.naming.base import Release
+from tfloader.naming.release import Release
 from tfloader.staging import Replaces, staged
 
 GENERATION = "generation_config.json"

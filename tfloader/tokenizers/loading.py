@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterable
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import CheckpointError, SegmentationError, TokenizerError, listing
 from tfloader.files import read_json
-from tfloader.naming.base import NOTHING_AROUND, TextFormat
-from tfloader.naming.detecting import detect_release
+from tfloader.naming.reading import detect_release
+from tfloader.naming.release import NOTHING_AROUND, TextFormat
 from tfloader.naming.releases import text_format
 from tfloader.staging import finish
 from tfloader.tokenizers.base import BaseTokenizer
