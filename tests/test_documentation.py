@@ -27,7 +27,7 @@ from tests.conftest import CHECKPOINTS
 from tests.test_examples import needs_weights, similarity
 from tfloader import cli, naming
 from tfloader.models import builder
-from tfloader.models.options import split_options
+from tfloader.models.builder import split_options
 
 ROOT = Path(__file__).parents[1]
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"

@@ -14,8 +14,7 @@ import pytest
 
 import tfloader
 from tfloader.errors import ConfigError
-from tfloader.models.builder import FAMILIES
-from tfloader.models.options import split_options
+from tfloader.models.builder import FAMILIES, split_options
 from tfloader.option_types import GenerateOptions, LoadOptions
 
 ROOT = Path(__file__).parents[1]

@@ -13,8 +13,8 @@ from tfloader.models.heads import Head
 from tfloader.models.transformer import Transformer
 
 
-class PostNorm(Transformer):
-    """Embeddings of tokens, segments and positions, and post-norm blocks: what BERT and GPT share.
+class SingleStack(Transformer):
+    """Embeddings of tokens, segments and positions, and post-norm blocks: what BERT and the GPTs share.
 
     Args:
         hierarchical_position: True (alpha 0.4) or alpha: n positions serve n^2.
@@ -119,7 +119,7 @@ class PostNorm(Transformer):
         return f"Transformer-{index}"
 
 
-class BERT(PostNorm):
+class BERT(SingleStack):
     """Inputs Input-Token and Input-Segment.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
@@ -12,9 +13,9 @@ import keras
 
 from tfloader.checkpoints import open_checkpoint
 from tfloader.checkpoints.base import folder_of
+from tfloader.config import BERT4KERAS_NAMES, CONFIG_FIELDS
 from tfloader.errors import CheckpointError, ConfigError, TokenizerError, WeightsError, listing
 from tfloader.models.families import FAMILIES, families_meant
-from tfloader.models.options import split_options
 from tfloader.models.transformer import Transformer
 from tfloader.naming import RELEASES, detect_release, find_config, read_config, read_raw_config, shapes_of
 from tfloader.naming.release import Release
@@ -27,6 +28,7 @@ from tfloader.naming.writing import (
     write_tokenizer,
 )
 from tfloader.staging import staged
+from tfloader.suggestions import did_you_mean
 from tfloader.weights import load_weights, tensors_to_save
 
 if TYPE_CHECKING:
@@ -118,17 +120,9 @@ def build_transformer_model(
         dtype, compat, ignore, ignore_config_keys, **options: as for `load`.
     """
     causal = all("encoder" not in FAMILIES[name].applications for name in families_meant(model)[0])
+    meant = None if application == "encoder" and causal else application
     transformer = _built(
-        checkpoint_path,
-        config_path,
-        model,
-        None if application == "encoder" and causal else application,
-        dtype,
-        compat,
-        ignore,
-        ignore_config_keys,
-        options,
-        bert4keras=True,
+        checkpoint_path, config_path, model, meant, dtype, compat, ignore, ignore_config_keys, options, bert4keras=True
     )
     return transformer.model if return_keras_model else transformer
 
@@ -219,8 +213,9 @@ def _built(
             raise ConfigError("A config is needed: pass the path of the config file, or its content as a dictionary.")
         config = find_config(folder_of(checkpoint.path), release)
     tensors = None if checkpoint is None else shapes_of(checkpoint, release)
-    source = read_config(release, config, tensors, _needed(overrides), ignore_config_keys)
-    meant = source
+    # Of the user's config values only those that a file may lack altogether; the others are applied after reading.
+    needed = {name: overrides[name] for name in ("vocab_size", "application") if name in overrides}
+    meant = source = read_config(release, config, tensors, needed, ignore_config_keys)
     if compat:
         meant = meant.replace(**{name: habit(getattr(meant, name)) for name, habit in family.bert4keras_habits.items()})
         if builder.get("residual_attention_scores") is True:
@@ -240,9 +235,32 @@ def _built(
     return transformer
 
 
-def _needed(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of the user's config values, those that a file may lack altogether; the others are applied after reading."""
-    return {name: value for name, value in overrides.items() if name in ("vocab_size", "application")}
+def split_options(family: type[Transformer], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sorts keyword arguments into config fields (by our or bert4keras' names) and the family's builder options.
+
+    Raises:
+        ConfigError: naming each argument that is neither, with the nearest one that exists.
+    """
+    known = {
+        name
+        for base in family.__mro__
+        if "__init__" in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    overrides, builder, problems = {}, {}, []
+    for name, value in options.items():
+        field = BERT4KERAS_NAMES.get(name, name)
+        if name in known:
+            builder[name] = value
+        elif field in CONFIG_FIELDS and field not in ("family", "extras"):
+            overrides[field] = value
+        else:
+            others = {*known, *CONFIG_FIELDS, *BERT4KERAS_NAMES} - {name}
+            problems.append(f"{name!r}{did_you_mean(name, sorted(others))}")
+    if problems:
+        raise ConfigError(f"{family.__name__} has no such option:\n{listing(problems)}")
+    return overrides, builder
 
 
 def _guess_release(config: Any, families: tuple[str, ...]) -> Release:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfloader import layers as tfl
-from tfloader.models.transformer import Transformer
+from tfloader.models.bert import SingleStack
 
 
-class GPT2(Transformer):
+class GPT2(SingleStack):
     """Pre-norm blocks with a causal mask, final norm, logits through the tied embedding; input Input-Token.
 
     Args:
         final_activation: None or "linear" for logits [batch, length, vocab], True or "softmax" for probabilities.
-        custom_position_ids: adds the input Input-Position.
-        custom_attention_mask: adds the input Input-Mask (0 = hidden), for batches padded on the left.
+        custom_position_ids, custom_attention_mask: as for BERT; the mask serves batches padded on the left.
     """
 
     applications = ("lm",)
+    refuses = {"hierarchical_position": "not implemented for this family"}
     bert4keras_defaults = {"lm": {"final_activation": "softmax"}}
     as_language_model = {"final_activation": None}
     # bert4keras took id 0 for padding, and gelu for the exact one.
@@ -26,37 +25,9 @@ class GPT2(Transformer):
         "pad_token_id": lambda _: 0,
     }
 
-    def __init__(
-        self,
-        config,
-        *,
-        final_activation: bool | str | None = None,
-        custom_position_ids: bool = False,
-        custom_attention_mask: bool = False,
-        **options,
-    ):
+    def __init__(self, config, *, final_activation: bool | str | None = None, **options):
         super().__init__(config, **options)
         self.final_activation = final_activation
-        self.custom_position_ids = custom_position_ids
-        self.custom_attention_mask = custom_attention_mask
-
-    def make_inputs(self) -> dict[str, Any]:
-        names = ["Input-Token"]
-        if self.custom_position_ids:
-            names.append("Input-Position")
-        if self.custom_attention_mask:
-            names.append("Input-Mask")
-        return {name: self.input(name) for name in names}
-
-    def embed(self, inputs: dict[str, Any]) -> Any:
-        positions = self.layer(
-            "Embedding-Position",
-            tfl.PositionEmbedding,
-            input_dim=self.config.max_position_embeddings,
-            embeddings_initializer=self.initializer,
-        )
-        x = self.token_embedding()(inputs["Input-Token"])
-        return self.after_embedding(positions(x, position_ids=inputs.get("Input-Position")))
 
     def after_embedding(self, x: Any) -> Any:
         rate = self.config.embedding_dropout_prob
