@@ -11,9 +11,9 @@ from tests.naming.configs import BERT, GPT2, T5, config, release
 from tfloader.errors import ConfigError
 from tfloader.naming import read_config, read_raw_config
 from tfloader.naming.google_bert import DIALECT as GOOGLE_BERT
+from tfloader.naming.gpt2 import HF_DIALECT as HF_GPT2
 from tfloader.naming.gpt2_ml import DIALECT as GPT2_ML
 from tfloader.naming.hf_bert import DIALECT as HF_BERT
-from tfloader.naming.hf_gpt2 import DIALECT as HF_GPT2
 from tfloader.naming.hf_t5 import DIALECT as HF_T5
 
 HF_BERT_RAW = HF_BERT.write(config(**BERT))

@@ -15,8 +15,8 @@ from tests.releases import CASES, NEEDS_TORCH
 from tfloader.config import ACTIVATION_NAMES, TransformerConfig
 from tfloader.naming import find_config, read_config, read_raw_config
 from tfloader.naming.bert4keras import T5_PEGASUS
+from tfloader.naming.gpt2 import HF_DIALECT as HF_GPT2
 from tfloader.naming.hf_bert import DIALECT as HF_BERT
-from tfloader.naming.hf_gpt2 import DIALECT as HF_GPT2
 from tfloader.naming.hf_t5 import DIALECT as HF_T5
 
 

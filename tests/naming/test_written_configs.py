@@ -17,17 +17,17 @@ from tfloader.naming.b4k_gpt import DIALECT as B4K_GPT
 from tfloader.naming.b4k_gpt import GPT2_DIALECT as B4K_GPT2
 from tfloader.naming.bert4keras import T5_PEGASUS, T5_PEGASUS_DIALECT
 from tfloader.naming.google_bert import DIALECT as GOOGLE_BERT
-from tfloader.naming.google_nezha import DIALECT as NEZHA_DIALECT
+from tfloader.naming.gpt2 import DIALECT as OPENAI_GPT2
+from tfloader.naming.gpt2 import HF_DIALECT as HF_GPT2
 from tfloader.naming.gpt2_ml import DIALECT as GPT2_ML
 from tfloader.naming.gpt2_ml import HF_RELEASE as HF_GPT2_ML_RELEASE
 from tfloader.naming.hf_bert import DIALECT as HF_BERT
-from tfloader.naming.hf_gpt2 import DIALECT as HF_GPT2
-from tfloader.naming.hf_nezha import DIALECT as HF_NEZHA
 from tfloader.naming.hf_openai_gpt import DIALECT as HF_OPENAI_GPT
 from tfloader.naming.hf_roberta import DIALECT as HF_ROBERTA
 from tfloader.naming.hf_t5 import DIALECT as HF_T5
 from tfloader.naming.hf_t5 import MT5_DIALECT as HF_MT5
-from tfloader.naming.openai_gpt2 import DIALECT as OPENAI_GPT2
+from tfloader.naming.nezha import DIALECT as NEZHA_DIALECT
+from tfloader.naming.nezha import HF_DIALECT as HF_NEZHA
 
 HF_GPT2_ML = HF_GPT2_ML_RELEASE.dialects[0]
 

@@ -79,6 +79,11 @@ def _refuse_without_segments(config: TransformerConfig, raw: dict[str, Any]) -> 
         raise ConfigError("In this format there are always segments; the model has none. Save as 'huggingface'.")
 
 
+def write_embedding_size(config: TransformerConfig, raw: dict[str, Any]) -> None:
+    """For formats that have no null for "as hidden_size"."""
+    raw["embedding_size"] = config.embedding_size or config.hidden_size
+
+
 DIALECT = Dialect(
     name="Google BERT",
     keys=(*SIZES, ACTIVATION, POSITIONS, SEGMENTS),

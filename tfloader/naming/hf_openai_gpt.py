@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfloader.config import TransformerConfig
-from tfloader.naming import hf_gpt2, huggingface
+from tfloader.naming import gpt2, huggingface
 from tfloader.naming.base import Duplicate, Naming, renamed
 from tfloader.naming.dialect import Dialect, Key, revised
 from tfloader.naming.release import Release
@@ -21,7 +21,7 @@ RENAMED = {
 ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}
 
 NAMING = Naming(
-    rows=renamed(hf_gpt2.NAMING.rows, RENAMED),
+    rows=renamed(gpt2.HF_NAMING.rows, RENAMED),
     old_names=huggingface.old_names("transformer.", "tokens_embed|positions_embed|h"),
     ignorable=(r"\.attn\.bias$", r"(^|\.)position_ids$"),  # constant causal masks and positions
     duplicates=(Duplicate("lm_head.weight", "transformer.tokens_embed.weight"),),
@@ -29,14 +29,14 @@ NAMING = Naming(
 
 
 def _finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
-    hf_gpt2.check_four_times(config, "Hugging Face openai-gpt", "tensorflow")
-    hf_gpt2.finish_write(config, raw)
+    gpt2.check_four_times(config, "Hugging Face openai-gpt", "tensorflow")
+    gpt2.finish_write(config, raw)
 
 
 DIALECT = Dialect(
     name="Hugging Face openai-gpt",
     keys=revised(
-        hf_gpt2.DIALECT.keys,
+        gpt2.HF_DIALECT.keys,
         Key("hidden_act", "afn", "gelu_tanh", values=ACTIVATIONS),
         without=("intermediate_size",),
     ),
@@ -45,7 +45,7 @@ DIALECT = Dialect(
     harmless=(*huggingface.HARMLESS, "n_ctx|pad_token_id|predict_special_tokens|is_decoder"),
     constants={"model_type": "openai-gpt"},
     notes={"shared_segment_embeddings": False},  # to transformers, token_type_ids are always such segments
-    finish_read=hf_gpt2.four_times_as_wide,
+    finish_read=gpt2.four_times_as_wide,
     finish_write=_finish_write,
 )
 
@@ -56,7 +56,7 @@ RELEASE = Release(
     signature="transformer.tokens_embed.weight",
     naming=NAMING,
     dialects=(DIALECT,),
-    text_format=hf_gpt2.RELEASE.text_format,
+    text_format=gpt2.HF_RELEASE.text_format,
     architectures={None: "OpenAIGPTLMHeadModel"},
     **huggingface.FOLDER,
 )

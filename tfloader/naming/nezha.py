@@ -1,18 +1,44 @@
-"""NEZHA as Huawei published it (2019), and NEZHA-GEN (2020): TensorFlow checkpoints under Google BERT's names.
+"""NEZHA as Huawei published it (2019), and NEZHA-GEN (2020): TensorFlow checkpoints under Google BERT's names, and
+Hugging Face folders, which transformers read up to version 4.
 
 NEZHA has no table of positions, and "gelu" is the tanh approximation, as with Google. NEZHA-GEN, a causal language
-model, has one, but none of segments; there "gelu" is the exact form.
+model, has one, but none of segments; there "gelu" is the exact form. Huawei's files for PyTorch have BERT's names and
+`"use_relative_position": true`.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from tfloader.naming import google_bert
+from tfloader.naming import google_bert, hf_bert
 from tfloader.naming.base import renamed
-from tfloader.naming.dialect import Dialect, Key, same
+from tfloader.naming.dialect import Dialect, Key, revised, same
 from tfloader.naming.google_bert import POSITION_TABLE, SEGMENT_TABLE
-from tfloader.naming.hf_nezha import DIALECT as HF_DIALECT
+
+HF_KIN = hf_bert.naming_of("nezha.", {hf_bert.POSITION_TABLE: None})
+HF_NAMING = replace(
+    HF_KIN,
+    old_names=(*HF_KIN.old_names, (r"^bert\.", "nezha.")),
+    ignorable=(*HF_KIN.ignorable, r"\.relative_positions_encoding\.positions_encoding$"),
+)
+
+HF_DIALECT = replace(
+    hf_bert.DIALECT,
+    name="Hugging Face NEZHA",
+    keys=revised(
+        hf_bert.DIALECT.keys,
+        Key("relative_attention_max_distance", "max_relative_position", 64),
+        without=("max_position_embeddings",),
+    ),
+    only={
+        **{key: values for key, values in hf_bert.DIALECT.only.items() if key != "position_embedding_type"},
+        "use_relative_position": (True,),
+    },
+    # As long as its own code can read; distances have no end.
+    harmless=(*hf_bert.DIALECT.harmless, "max_position_embeddings"),
+    constants={"model_type": "nezha"},
+)
+
 
 DIALECT = Dialect(
     name="NEZHA",
@@ -65,4 +91,19 @@ GEN_RELEASE = replace(
     dialects=(GEN_DIALECT,),
     model_types=("nezha_gen",),
     written_config="config.json",
+)
+
+
+HF_RELEASE = replace(
+    hf_bert.RELEASE,
+    name="hf_nezha",
+    title="Hugging Face NEZHA",
+    family="nezha",
+    signature="nezha.embeddings.word_embeddings.weight",
+    lacks=("nezha.embeddings.position_embeddings.weight",),
+    naming=HF_NAMING,
+    config_files=("config.json", "bert_config.json"),
+    dialects=(HF_DIALECT,),
+    architectures={"nsp": "NezhaForPreTraining", "mlm": "NezhaForMaskedLM", None: "NezhaModel"},
+    body="nezha.",
 )

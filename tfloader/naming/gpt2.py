@@ -1,32 +1,53 @@
-"""GPT-2 in Hugging Face folders. Kernels are [in, out] as in the original, not transposed."""
+"""GPT-2 as OpenAI published it (openai/gpt-2, 2019), with hparams.json, encoder.json, vocab.bpe, and in Hugging Face
+folders.
+
+Kernels are [in, out] in both, and `c_attn` holds query, key and value side by side. OpenAI's are convolutions of width
+one, [1, in, out].
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
 from tfloader.naming import huggingface
-from tfloader.naming.base import ATTENTION, CONV1D, FEED_FORWARD, QUERY_KEY_VALUE, Duplicate, LeadingOne, Naming, row
+from tfloader.naming.base import (
+    ATTENTION,
+    CONV1D,
+    FEED_FORWARD,
+    OPENAI,
+    QUERY_KEY_VALUE,
+    Duplicate,
+    Layout,
+    LeadingOne,
+    Naming,
+    Row,
+    row,
+)
 from tfloader.naming.dialect import Dialect, Key, same
-from tfloader.naming.release import NOTHING_AROUND, Release
+from tfloader.naming.release import NOTHING_AROUND, TENSORFLOW, TF_OPTIMIZER_SLOTS, Release
 
-BLOCK = "transformer.h.{layer}"
-dense, norm = CONV1D.dense, CONV1D.norm
 
-NAMING = Naming(
-    rows=(
-        row("Embedding-Token/embeddings", "transformer.wte.weight"),
-        row("Embedding-Position/embeddings", "transformer.wpe.weight"),
-        *norm(f"{ATTENTION}-Norm", f"{BLOCK}.ln_1"),
-        *dense(QUERY_KEY_VALUE, f"{BLOCK}.attn.c_attn"),
-        *dense(f"{ATTENTION}/output_dense", f"{BLOCK}.attn.c_proj"),
-        *norm(f"{FEED_FORWARD}-Norm", f"{BLOCK}.ln_2"),
-        *dense(f"{FEED_FORWARD}/intermediate", f"{BLOCK}.mlp.c_fc"),
-        *dense(f"{FEED_FORWARD}/output_dense", f"{BLOCK}.mlp.c_proj"),
-        *norm("Output-Norm", "transformer.ln_f"),
-    ),
+def _rows(layout: Layout, root: str, block: str, embedding: str) -> tuple[Row, ...]:
+    dense, norm = layout.dense, layout.norm
+    return (
+        row("Embedding-Token/embeddings", f"{root}.wte{embedding}"),
+        row("Embedding-Position/embeddings", f"{root}.wpe{embedding}"),
+        *norm(f"{ATTENTION}-Norm", f"{block}.ln_1"),
+        *dense(QUERY_KEY_VALUE, f"{block}.attn.c_attn"),
+        *dense(f"{ATTENTION}/output_dense", f"{block}.attn.c_proj"),
+        *norm(f"{FEED_FORWARD}-Norm", f"{block}.ln_2"),
+        *dense(f"{FEED_FORWARD}/intermediate", f"{block}.mlp.c_fc"),
+        *dense(f"{FEED_FORWARD}/output_dense", f"{block}.mlp.c_proj"),
+        *norm("Output-Norm", f"{root}.ln_f"),
+    )
+
+
+HF_NAMING = Naming(
+    rows=_rows(CONV1D, "transformer", "transformer.h.{layer}", ".weight"),
     old_names=huggingface.old_names("transformer.", "wte|wpe|h|ln_f"),  # so is the public gpt2 repository
     ignorable=(r"\.attn\.(bias|masked_bias)$",),  # constant causal masks
     duplicates=(Duplicate("lm_head.weight", "transformer.wte.weight"),),
@@ -56,7 +77,7 @@ def finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
         raw["embd_pdrop"] = config.hidden_dropout_prob
 
 
-DIALECT = Dialect(
+HF_DIALECT = Dialect(
     name="Hugging Face GPT-2",
     keys=(
         *same("vocab_size"),
@@ -86,17 +107,56 @@ DIALECT = Dialect(
     finish_write=finish_write,
 )
 
+
+NAMING = Naming(
+    rows=tuple(
+        replace(item, theirs=item.theirs.replace(".", "/")) for item in _rows(OPENAI, "model", "model.h{layer}", "")
+    ),
+    ignorable=TF_OPTIMIZER_SLOTS,
+)
+
+DIALECT = Dialect(
+    name="OpenAI GPT-2",
+    keys=(
+        Key("vocab_size", "n_vocab"),
+        Key("max_position_embeddings", "n_ctx"),
+        Key("hidden_size", "n_embd"),
+        Key("num_attention_heads", "n_head"),
+        Key("num_hidden_layers", "n_layer"),
+    ),
+    # The published code has no dropout; 0.1 is what GPT-2 was trained with (Radford et al., 2019).
+    fixed={"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "application": "lm", "intermediate_size": None},
+    harmless=("tfloader",),
+    finish_read=four_times_as_wide,
+    finish_write=lambda config, _: check_four_times(config, "hparams.json", "huggingface"),
+)
+
 RELEASE = Release(
+    name="openai_gpt2",
+    title="OpenAI GPT-2 (TensorFlow checkpoint)",
+    family="gpt2",
+    **TENSORFLOW,
+    signature="model/wte",
+    naming=NAMING,
+    config_files=("hparams.json",),
+    dialects=(DIALECT,),
+    written_config="hparams.json",
+    tokenizer_files={"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"},
+    text_format=NOTHING_AROUND,
+)
+
+
+HF_RELEASE = Release(
     name="hf_gpt2",
     title="Hugging Face GPT-2",
     family="gpt2",
     signature="transformer.wte.weight",
-    naming=NAMING,
-    dialects=(DIALECT,),
+    naming=HF_NAMING,
+    dialects=(HF_DIALECT,),
     text_format=NOTHING_AROUND,
     architectures={None: "GPT2LMHeadModel"},
     **huggingface.FOLDER,
 )
 # There, the biases of the projections are [1, n].
 PROJECTION_BIAS = re.compile(r"\.(attn|mlp)\.c_\w+\.bias$")
-H5_RELEASE = huggingface.h5_twin(RELEASE, lambda name, op: LeadingOne(op) if PROJECTION_BIAS.search(name) else op)
+HF_H5_RELEASE = huggingface.h5_twin(HF_RELEASE, lambda name, op: LeadingOne(op) if PROJECTION_BIAS.search(name) else op)
