@@ -270,7 +270,7 @@ def test_layer_wise_rates_need_layers_of_their_own():
         tfloader.layer_wise_decay(model, 0.5)
     model, _ = classifier(model="albert_unshared")
     rates = tfloader.layer_wise_decay(model, 0.5)
-    assert [rates[f"^Transformer-{index}"] for index in range(3)] == [0.125, 0.25, 0.5]
+    assert [rates[f"re:^Transformer-{index}"] for index in range(3)] == [0.125, 0.25, 0.5]
 
 
 def test_a_shared_layers_gradient_is_the_sum_over_its_layers():
