@@ -28,12 +28,12 @@ from common import table
 
 from tfloader import inspection
 from tfloader.checkpoints import open_checkpoint
-from tfloader.checkpoints.base import Checkpoint, TensorSpec, folder_of
+from tfloader.checkpoints.base import Checkpoint, TensorSpec
 from tfloader.conversion import convert, source
 from tfloader.conversion.variables import Variables
 from tfloader.errors import TfloaderError
 from tfloader.models import builder
-from tfloader.naming import detect_release, find_config, read_config, shapes_of
+from tfloader.naming import config_beside, release_of
 from tfloader.naming.assembly import assembled
 from tfloader.naming.fit import fit
 from tfloader.naming.release import Release
@@ -129,7 +129,7 @@ class Fixture:
         with open_checkpoint(self.folder) as origin:
             self.origin = origin
             self.tensors = {name: np.array(origin.read(name)) for name in origin}
-            self.release = detect_release(origin, [self.family] if self.family else ())
+            self.release = release_of(origin, self.family)
 
     def __str__(self) -> str:
         return f"{Path(self.folder).name}{f' ({self.family})' if self.family else ''}"
@@ -167,8 +167,8 @@ class Fixture:
         }
 
     def _understood(self, checkpoint: Checkpoint) -> tuple[Release, Any, dict[str, Any]]:
-        release = detect_release(checkpoint, [self.family] if self.family else ())
-        config = read_config(release, find_config(folder_of(self.folder), release), shapes_of(checkpoint, release))
+        release = release_of(checkpoint, self.family)
+        config, _ = config_beside(checkpoint, release)
         return release, config, fit(checkpoint, release, config).options(builder.FAMILIES[config.family])
 
     def run(self, checkpoint: Checkpoint, folder: str) -> dict[str, bool]:
