@@ -53,6 +53,11 @@ def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, An
         release = release_of(checkpoint, model)
         config, config_file = config_beside(checkpoint, release)
         found = fit(checkpoint, release, config)
+        try:
+            described, kind = _described_tokenizer(path, config)
+            tokenizer = {"kind": kind, "vocab_size": described.vocab_size}
+        except TfloaderError as reason:
+            tokenizer = {"none": str(reason)}
         dtypes: Counter[str] = Counter()
         for source in found.sources:
             dtypes[checkpoint[source.name].dtype] += checkpoint[source.name].size
@@ -71,7 +76,7 @@ def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, An
             "unknown": list(found.unknown),
             "files": [*checkpoint.files, config_file],
             "bytes": sum(os.path.getsize(file) for file in checkpoint.files),
-            "tokenizer": _describe_tokenizer(path, config),
+            "tokenizer": tokenizer,
         }
 
 
@@ -173,7 +178,7 @@ def _tokenizer(path: Any, config: TransformerConfig) -> tuple[None, str]:
     if not kinds_of_tokenizer(os.listdir(folder_of(path))):
         raise Skipped("there is none beside the checkpoint")
     try:
-        found = _tokenizer_of(path, config)
+        found, kind = _described_tokenizer(path, config)
     except SegmentationError as reason:
         raise Skipped("its words need the function that splits a text into them: see load_tokenizer") from reason
     size, rows = found.vocab_size, config.vocab_size
@@ -183,7 +188,7 @@ def _tokenizer(path: Any, config: TransformerConfig) -> tuple[None, str]:
     if None not in (pad, config.pad_token_id) and pad != config.pad_token_id:
         raise TokenizerError(f"it pads with id {pad}, but the config says that padding is {config.pad_token_id}.")
     spare = f"; {rows - size} more rows in the embedding (normal padding)" if rows > size else ", as many as embeddings"
-    return None, f"{_kind(found)}, {size} tokens{spare}"
+    return None, f"{kind}, {size} tokens{spare}"
 
 
 def _forward(path: Any, model: Any) -> tuple[None, str]:
@@ -206,18 +211,7 @@ CHECKS = (
 )
 
 
-def _tokenizer_of(path: Any, config: TransformerConfig) -> Any:
-    return load_tokenizer(path, config.model_type or config.family)
-
-
-def _describe_tokenizer(path: Any, config: TransformerConfig) -> dict[str, Any]:
-    try:
-        found = _tokenizer_of(path, config)
-    except TfloaderError as reason:
-        return {"none": str(reason)}
-    return {"kind": _kind(found), "vocab_size": found.vocab_size}
-
-
-def _kind(tokenizer: Any) -> str:
-    name = type(tokenizer).__name__
-    return TOKENIZER_KINDS.get(name, name)
+def _described_tokenizer(path: Any, config: TransformerConfig) -> tuple[Any, str]:
+    found = load_tokenizer(path, config.model_type or config.family)
+    name = type(found).__name__
+    return found, TOKENIZER_KINDS.get(name, name)

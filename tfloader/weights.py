@@ -1,7 +1,6 @@
 """Moves tensors between checkpoints and models, through the naming table of the release.
 
-`tfloader.naming.fit` judges before anything is assigned: each variable has exactly one source, each tensor is used or
-declared to hold nothing of the model, every shape and dtype fits. Then the tensors stream through one at a time.
+`tfloader.naming.fit` judges before anything is assigned. Then the tensors stream through, a few at a time.
 """
 
 from __future__ import annotations
@@ -59,11 +58,10 @@ def load_weights(
     release = release or detect_release(checkpoint, [transformer.config.family])
     found = fitted(transformer, checkpoint, release, ignore, source_config)
     found.refuse(checkpoint)
-    sources = found.sources
     if not fresh:
-        for source in sources:
+        for source in found.sources:
             _prepared(transformer, checkpoint, source)
-    for source, pieces in _streamed(transformer, checkpoint, sources):
+    for source, pieces in _streamed(transformer, checkpoint, found.sources):
         for path, piece in zip(source.row.ours, pieces, strict=True):
             transformer.variable(path).assign(_tensor(piece) if isinstance(piece, np.ndarray) else piece)
 

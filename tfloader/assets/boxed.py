@@ -1,4 +1,4 @@
-"""Where the models are that come with the package."""
+"""Where the models that come with the package are."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From a checkpoint to another format: `convert`. Importing it imports nothing heavy.
-
-Between tensor formats no model holds values: the naming tables of two releases say which tensors make which.
-"""
+"""From a checkpoint to another format: `convert`. Between tensor formats no model holds values."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 from tfloader.checks import Check, outputs_on_random_ids
 from tfloader.conversion import companions
 from tfloader.conversion.comparison import difference_of
-from tfloader.conversion.folder import new_folder, problems_with
+from tfloader.conversion.folder import new_folder
 from tfloader.conversion.source import Source, token_ids
 from tfloader.conversion.streaming import Problems, reason_not_to_verify
 from tfloader.errors import ConversionError, listing
@@ -43,20 +43,17 @@ def export(
     Its dtype policy is `dtype`, or the dtype of the tensors.
     """
     with Source(source, token_ids(keep_tokens), model) as opened:
-        problems = Problems(problems_with(target, source))
-        problems += opened.problems()
+        problems = Problems(opened, target, tokenizer)
         dtypes = {spec.dtype for spec in opened.variables.values()} if dtype is None else {dtype}
         if len(dtypes) != 1 or not dtypes <= set(READABLE_DTYPES):
             found = " and ".join(sorted(dtypes))
             problems.append(f"dtype: one of {', '.join(READABLE_DTYPES)} for the whole model, found {found}.")
-        found = problems.caught(companions.tokenizer_of, opened, tokenizer)
-        generation = problems.caught(companions.generation_defaults, opened)
-        problems.refuse(source, target)
+        problems.refuse()
         with new_folder(target, 2 * opened.nbytes) as stage:
             transformer = opened.built(opened.config, dtypes.pop())
             with progress_bar(f"{source} to {to}", opened.nbytes) as bar:
                 _save(transformer, opened, os.path.join(stage, FILE), bar)
-            companions.write(stage, found, None, generation)
+            companions.write(stage, problems.tokenizer, None, problems.generation)
             checks = [
                 Check("source", "ok", f"{opened.release.title}, {len(opened.variables)} variables"),
                 Check("target", "ok", f"Keras archive, {transformer.dtype_policy.name}"),

@@ -70,31 +70,22 @@ def tokenizer_of(source: Source, given: str | os.PathLike[str] | bool | None) ->
     Raises:
         TokenizerError: it cannot be read, cut as the embedding is, or does not belong to the model.
     """
-    if given is False:
+    beside = given is None or isinstance(given, bool)
+    if given is False or (beside and not kinds_of_tokenizer(os.listdir(folder_of(source.path)))):
         return None
+    config = source.config
     try:
-        return _tokenizer(source, given)
+        tokenizer = load_tokenizer(source.path if beside else given, config.model_type or config.family)
+        if beside:
+            tokenizer = _cut(tokenizer, source.keep_tokens)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise TokenizerError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, but the embedding only {config.vocab_size} rows; "
+                "they do not belong together."
+            )
     except TokenizerError as error:
         raise TokenizerError(f"{error} (With tokenizer=False, --no-tokenizer, none goes along.)") from error
-
-
-def _tokenizer(source: Source, given: str | os.PathLike[str] | bool | None) -> Any | None:
-    if given is None or isinstance(given, bool):
-        if not kinds_of_tokenizer(os.listdir(folder_of(source.path))):
-            return None
-        tokenizer = _cut(load_tokenizer(source.path, _kind(source.config)), source.keep_tokens)
-    else:
-        tokenizer = load_tokenizer(given, _kind(source.config))
-    if tokenizer.vocab_size > source.config.vocab_size:
-        raise TokenizerError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, but the embedding only {source.config.vocab_size} rows; "
-            "they do not belong together."
-        )
     return tokenizer
-
-
-def _kind(config: TransformerConfig) -> str:
-    return config.model_type or config.family
 
 
 def _cut(tokenizer: Any, keep: Sequence[int] | None) -> Any:

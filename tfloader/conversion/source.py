@@ -1,6 +1,6 @@
-"""A checkpoint that is to be converted or compared: opened, understood, and judged by its model's variables.
+"""A checkpoint that is to be converted or compared: opened, and judged by the variables of its model.
 
-The model is built without values and says which variables there are: 2 s and some 60 MB for 48 blocks of 1536.
+The model is built without values: 2 s and some 60 MB for 48 blocks of 1536.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_toke
 class Source:
     """An open checkpoint with its release, config, and variables; a context manager.
 
-    Args:
-        path: as `load`'s path.
-        keep_tokens: ids of the tokens to keep, in their new order.
-        model: the family, where the tensors' names fit several.
+    Arguments are those of `convert`.
 
     Attributes:
         config: as the file says, but for the vocabulary that is kept.
@@ -36,9 +33,6 @@ class Source:
         family: the class that builds its model.
         options: options of the family's builder that make every part of which there is a tensor.
         fit: which tensor is which variable of that model, and what is wrong.
-
-    Raises:
-        TfloaderError: it cannot be read as any release.
     """
 
     def __init__(self, path: str, keep_tokens: Sequence[int] | None = None, model: str | None = None) -> None:

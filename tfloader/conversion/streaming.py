@@ -73,7 +73,17 @@ class Plan:
 
 
 class Problems(list[str]):
-    """What is wrong, collected before anything is written."""
+    """What keeps a source from becoming a target, collected before anything is written.
+
+    Attributes:
+        tokenizer, generation: what goes along, as far as it can be read.
+    """
+
+    def __init__(self, source: Source, target: str, tokenizer: Any) -> None:
+        super().__init__([*problems_with(target, source.path), *source.problems()])
+        self.source, self.target = source.path, target
+        self.tokenizer = self.caught(companions.tokenizer_of, source, tokenizer)
+        self.generation = self.caught(companions.generation_defaults, source)
 
     def caught(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function returns; None where it raises, which is noted."""
@@ -83,12 +93,12 @@ class Problems(list[str]):
             self.append(str(error))
             return None
 
-    def refuse(self, source: str, target: str) -> None:
+    def refuse(self) -> None:
         if self:
-            raise self.refusal(source, target)
+            raise self.refusal()
 
-    def refusal(self, source: str, target: str) -> ConversionError:
-        return ConversionError(f"{source} cannot become {target}; nothing was written:\n{listing(self)}")
+    def refusal(self) -> ConversionError:
+        return ConversionError(f"{self.source} cannot become {self.target}; nothing was written:\n{listing(self)}")
 
 
 def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: Any) -> Plan:
@@ -97,24 +107,22 @@ def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: 
     Raises:
         ConversionError: listing what is wrong with the source, what the target cannot hold, and what is in its place.
     """
-    problems = Problems(problems_with(target, source.path))
+    problems = Problems(source, target, tokenizer)
     if dtype not in (None, *READABLE_DTYPES):
         problems.append(f"dtype must be one of {', '.join(READABLE_DTYPES)}, found {dtype!r}.")
-    problems += source.problems()
-    found = problems.caught(companions.tokenizer_of, source, tokenizer)
-    generation = problems.caught(companions.generation_defaults, source)
+        dtype = None
     release = problems.caught(release_to_write, source.config, to, source.release)
     if release is None:
-        raise problems.refusal(source.path, target)
-    wanted = dtype if dtype in READABLE_DTYPES else None
-    tensors, unplaced = assembled(source.variables, release, source.config, wanted)
+        raise problems.refusal()
+    tensors, unplaced = assembled(source.variables, release, source.config, dtype)
     problems += unplaced
     shapes = {name: spec.shape for name, spec, _ in tensors}
     config, lost = problems.caught(companions.translated_config, source, release, shapes) or ({}, [])
-    problems.refuse(source.path, target)
+    problems.refuse()
     tensors = as_published(release, config, tensors)
     tensors.sort(key=lambda item: -item[1].numpy_dtype.itemsize)  # the order of a safetensors file
-    return Plan(release, config, tensors, found, generation, _report(source, release, tensors, found, lost))
+    report = _report(source, release, tensors, problems.tokenizer, lost)
+    return Plan(release, config, tensors, problems.tokenizer, problems.generation, report)
 
 
 @contextlib.contextmanager

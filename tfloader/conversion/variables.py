@@ -1,4 +1,4 @@
-"""The variables that a checkpoint holds, in our terms, without a model: what two naming tables have in common."""
+"""The variables that a checkpoint holds, by the paths of the naming tables."""
 
 from __future__ import annotations
 

@@ -17,20 +17,15 @@ from tfloader.naming.release import Release
 
 
 class Values(Protocol):
-    """Variables by the paths of the naming tables, with those that have no such path under any other name."""
+    """Variables by the paths of the naming tables, with those that have no such path under any other name.
+
+    `specs`: shapes and dtypes; `read` may give a view or a read-only array; `describe` is what errors call a variable.
+    """
 
     @property
-    def specs(self) -> Mapping[str, TensorSpec]:
-        """Path -> shape and dtype."""
-        ...
-
-    def read(self, path: str) -> np.ndarray:
-        """The values of a variable; they may be a view, and may be read-only."""
-        ...
-
-    def describe(self, path: str) -> str:
-        """What errors call a variable."""
-        ...
+    def specs(self) -> Mapping[str, TensorSpec]: ...
+    def read(self, path: str) -> np.ndarray: ...
+    def describe(self, path: str) -> str: ...
 
 
 def assembled(

@@ -37,7 +37,6 @@ class Key:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names under which a file may have it."""
         return self.theirs, *self.aliases
 
     def read(self, value: Any) -> Any:
@@ -122,9 +121,7 @@ class Dialect:
         """Translates a config file's dictionary.
 
         Args:
-            raw: their keys and values.
             source: the file's name, for errors.
-            family: the family that builds the model.
             overrides: our fields that take precedence over the file.
             ignore: their keys that the user vouches for.
             tensors: shapes of the checkpoint's tensors, for what the file leaves to them.

@@ -169,15 +169,7 @@ def read_config(
     overrides: Mapping[str, Any] | None = None,
     ignore: Collection[str] = (),
 ) -> TransformerConfig:
-    """Reads the config of a release from a file, or from a dictionary as such a file would hold.
-
-    Args:
-        release: says the dialects.
-        config: path or dictionary.
-        tensors: shapes of the checkpoint's tensors by canonical name.
-        overrides: config fields that take precedence.
-        ignore: keys of the file that the user vouches for.
-    """
+    """Reads the config of a release from a file, or from a dictionary as such a file would hold; see `Dialect.read`."""
     if isinstance(config, Mapping):
         raw, source = dict(config), "the given config"
     else:

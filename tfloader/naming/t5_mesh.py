@@ -45,22 +45,10 @@ def _naming(norm: str, final_norm: str) -> Naming:
 
 
 # Parameters of the classes that make up the model; all others in a gin file are about training and data.
-MODEL_CLASSES = (
-    "SelfAttention.",
-    "EncDecAttention.",
-    "DenseReluDense.",
-    "LayerStack.",
-    "make_layer_stack.",
-    "Unitransformer.",
-    "Bitransformer.",
-    "make_bitransformer.",
-    "VocabEmbedding.",
-    "sublayer_rms_norm.",
-    "unit_scaling_convention.",
-    "get_vocab_embedding_cls.",
-    "enc_dec_attention.",
-    "enc_dec_attention_bias.",
-    "run.model_type",
+OF_THE_MODEL = re.compile(
+    r"(SelfAttention|EncDecAttention|DenseReluDense|LayerStack|make_layer_stack|Unitransformer|Bitransformer|"
+    r"make_bitransformer|VocabEmbedding|sublayer_rms_norm|unit_scaling_convention|get_vocab_embedding_cls|"
+    r"enc_dec_attention|enc_dec_attention_bias)\.|run\.model_type"
 )
 HARMLESS = (
     r".*\.(dropout_rate|attention_kwargs|keep_query_heads_dims|recompute_grads|label_smoothing|loss_denominator|loss_fn|"
@@ -118,7 +106,7 @@ def model_bindings(bindings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in bindings.items():
         scope, _, parameter = name.rpartition("/")
         parameter = ".".join(parameter.split(".")[-2:])  # gin allows the module's name before the class
-        if parameter.startswith(MODEL_CLASSES):
+        if OF_THE_MODEL.match(parameter):
             in_stacks = parameter in SAME_IN_BOTH_STACKS or parameter in dict(SIZES).values()
             scopes = ("encoder/", "decoder/") if in_stacks and not scope else (f"{scope}/" if scope else "",)
             for full in (f"{item}{parameter}" for item in scopes):
