@@ -14,7 +14,7 @@ from tfloader.errors import TfloaderError
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check: "ok", "FAILED", or "skipped" where it could not be made or has no object."""
+    """The outcome of one check: "ok", "FAILED", or "skipped" where it could not be made or does not apply."""
 
     name: str
     status: str
@@ -23,11 +23,11 @@ class Check:
 
 
 class Skipped(Exception):  # noqa: N818 (no error)
-    """Raised by a check that has nothing to look at, with the reason."""
+    """Raised by a check that does not apply, with the reason."""
 
 
 def outcome(name: str, check: Callable[..., tuple[Any, str]], *arguments: Any) -> tuple[Check, Any]:
-    """Runs a check, which returns what it found and how to tell that; gives its outcome, and what it found or None."""
+    """Runs a check, which returns (result, detail); gives its outcome, and the result or None."""
     try:
         found, detail = check(*arguments)
     except Skipped as reason:

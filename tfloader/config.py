@@ -220,7 +220,7 @@ def _problem(name: str, kind: str, value: Any) -> str | None:
 
 
 class _Shown(Repr):
-    """Values of strangers' files as errors print them: short, however long, deep or large they are."""
+    """Values of foreign files as errors print them: short, however long, deep or large they are."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -83,8 +83,7 @@ def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, An
 def verify(path: str | os.PathLike[str], model: str | None = None) -> Iterator[Check]:
     """Checks a checkpoint from its bytes to a forward pass; gives each outcome as soon as it is known.
 
-    Arguments are those of `info`. It is sound if none is "FAILED". A failed check stops only those that need what it
-    did not find.
+    Arguments are those of `info`. It is sound if none is "FAILED". A failed check skips only those that depend on it.
     """
     found: dict[str, Any] = {"family": model}
     try:
@@ -151,7 +150,7 @@ def _data(path: Any, opened: tuple[Checkpoint, Release]) -> tuple[None, str]:
 
 
 def _exact(path: Any, opened: tuple[Checkpoint, Release], config: TransformerConfig, model: Any) -> tuple[None, str]:
-    """Takes every variable back out of the model and compares it with the file, not trusting the way in."""
+    """Compares every tensor, made anew of the model's variables, with the file's."""
     import keras
 
     checkpoint, release = opened

@@ -47,7 +47,7 @@ def load_weights(
         release: which release it is; None: found by its names.
         ignore: patterns (`classifier.*`) of tensors that may stay unread.
         source_config: the config before the user's own changes; blocks that only it has may stay unread.
-        fresh: nobody else holds the model yet, so that it need not survive a tensor that cannot be read or held.
+        fresh: the model is new, so that it need not stay as it is if a tensor cannot be read or represented.
 
     Raises:
         WeightsError: listing every variable without a source, tensor without use, and wrong shape or dtype.
@@ -93,7 +93,7 @@ def stored_shapes(transformer: Any, rows: Iterable[Row]) -> dict[str, tuple[int,
     model, shapes, known = transformer.model, {}, set()
     for path in (path for row in rows for path in row.ours):
         variable = transformer.variable(path)
-        # A second path to the same variable is none: its tensor has no use.
+        # Of two paths to one variable the first counts; the tensor of the second has no use.
         if variable is not None and id(variable) not in known:
             known.add(id(variable))
             shapes[path] = transformer.source_shape(path)
@@ -192,7 +192,7 @@ def tensors_to_save(transformer: Any, release: Release) -> list[Item]:
 
 
 class ModelValues:
-    """The variables of a model by the paths of a release's table, others by Keras' path; with LoRA merged."""
+    """The `Values` of a model: others than those in the table by Keras' path, and LoRA merged."""
 
     def __init__(self, transformer: Any, release: Release) -> None:
         paths = (path for row in release.naming.expand(counts(transformer.config)) for path in row.ours)

@@ -1,4 +1,4 @@
-"""What goes along with the tensors: the config in the target's dialect, the tokenizer, the generation defaults."""
+"""What is written beside the tensors: the config in the target's dialect, the tokenizer, the generation defaults."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tfloader.tokenizers import load_tokenizer
 from tfloader.tokenizers.loading import kinds_of_tokenizer
 from tfloader.tokenizers.wordpiece import Tokenizer
 
-# Keys without meaning that describe the file they stand in; what is written says them anew, or not at all.
+# Keys that describe the file they stand in; they are written anew, or not at all.
 OF_THE_FILE = {"architectures", "dtype", "torch_dtype", "transformers_version", "tfloader", "auto_map", "_commit_hash"}
 
 
 def translated_config(
     source: Source, release: Release, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The config in the target's dialect, and what that has no words for although it is no mathematics.
+    """The config in the target's dialect, and which fields, none of them mathematics, that has no keys for.
 
-    In the same dialect, keys that mean nothing to us stay. `shapes` are those of the target's tensors.
+    In the same dialect, harmless keys stay. `shapes` are those of the target's tensors.
 
     Raises:
         ConfigError: the dialect cannot express what the model computes.

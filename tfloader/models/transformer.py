@@ -49,7 +49,7 @@ class Transformer:
         source_vocab_size: rows of the vocabulary tables in the checkpoint.
         hidden_states: Keras tensors after `build()`: the embeddings, and what each layer gives (empty for T5). With
             them, `keras.Model(model.inputs, transformer.hidden_states[-4:])`.
-        positions: what `embed` left for the attention to know of positions.
+        positions: what `embed` computed for an attention that takes positions (the rotations of RoFormer).
     """
 
     # The optional parts of the family's naming tables, each with the option that makes it; see `Head`.

@@ -1,4 +1,4 @@
-"""The way out, for `save` and `convert`: the tensors of a release, made of a model's variables."""
+"""From a model's variables to the tensors of a release, for `save` and `convert`."""
 
 from __future__ import annotations
 

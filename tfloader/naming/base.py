@@ -81,7 +81,7 @@ class LeadingOne(Identity):
 
 @dataclass(frozen=True)
 class Repeated(Identity):
-    """Several of our variables start from the same tensor. It serves loading: saved, each has a tensor of its own."""
+    """Several of our variables start from the same tensor. For loading only: saved, each has a tensor of its own."""
 
     times: int
     inner: Identity = field(default_factory=Identity)
@@ -138,18 +138,18 @@ class Row:
 
 
 def renamed(rows: Sequence[Row], names: Mapping[str, str | None]) -> tuple[Row, ...]:
-    """A table under other names: of `names` the first beginning that a tensor's name has is replaced.
+    """A table under other names: the first prefix in `names` that a tensor's name has is replaced by its value.
 
-    None takes the row out; names with none of the beginnings stay as they are.
+    None takes the row out; names with none of the prefixes stay as they are.
     """
-    return tuple(replace(item, theirs=new) for item in rows if (new := with_beginning(item.theirs, names)) is not None)
+    return tuple(replace(item, theirs=new) for item in rows if (new := with_prefix(item.theirs, names)) is not None)
 
 
-def with_beginning(name: str, names: Mapping[str, str | None]) -> str | None:
+def with_prefix(name: str, names: Mapping[str, str | None]) -> str | None:
     """A name as `renamed` has it; None for one that it takes out."""
-    begin = next((begin for begin in names if name.startswith(begin)), "")
-    new = names.get(begin, "")
-    return None if new is None else new + name.removeprefix(begin)
+    prefix = next((prefix for prefix in names if name.startswith(prefix)), "")
+    new = names.get(prefix, "")
+    return None if new is None else new + name.removeprefix(prefix)
 
 
 def row(
@@ -210,7 +210,7 @@ class Duplicate:
 class Constant:
     """A stored tensor that follows from the config: it must hold `values(config)`, and our writer stores it too.
 
-    `shape(config)` is known without the values, so that a stranger's config cannot ask for more than its file holds.
+    `shape(config)` is known without the values, so that a hostile config cannot ask for more memory than its file.
     """
 
     theirs: str

@@ -26,7 +26,7 @@ class Key:
     """One line of a dialect: our field, their key, and the two-way translation of values.
 
     `values` maps all of their values that we implement to ours, the one to be written first; None: the same.
-    `default` is what a silent file means.
+    `default` is the value where the file lacks the key.
     """
 
     ours: str
@@ -60,7 +60,7 @@ class Key:
 
 
 def same(*required: str, **defaults: Any) -> tuple[Key, ...]:
-    """Keys that are named as our fields are: those that a file must have, and those with what a silent file means."""
+    """Keys that are named as our fields are: those that a file must have, and those with defaults."""
     return (*(Key(name, name) for name in required), *(Key(name, name, value) for name, value in defaults.items()))
 
 
@@ -78,10 +78,10 @@ class Dialect:
         name: what errors call it.
         keys: the translated keys.
         fixed: our fields that this format implies and cannot express otherwise.
-        only: their keys of which we implement just these values; the first one is what a silent file means.
+        only: their keys of which we implement just these values; the first one is the default.
         harmless: their keys (regular expressions) that do not change what the model computes.
         constants: keys written as they are.
-        notes: our fields that this format has no key for, noted under the key "tfloader" -> what silence means.
+        notes: our fields that this format has no key for, noted under the key "tfloader" -> their defaults.
         finish_read: for what is not one key to one field: called with our fields (to be changed), their dictionary,
             and the shapes of the checkpoint's tensors (empty where there is none).
         finish_write: the same on the way out: called with the config and their dictionary (to be changed).

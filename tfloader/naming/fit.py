@@ -1,7 +1,7 @@
-"""Which tensor of a checkpoint is which variable of a model: the one judge, whose `Fit` all commands show.
+"""Which tensor of a checkpoint is which variable of a model: `fit`, whose result `load` and all commands show.
 
-Names, shapes and dtypes decide, so it needs no framework and reads no tensor; the shapes are those of the model's own
-variables. Only `Fit.disagreements` reads: tensors that must repeat others, or follow from the config.
+Names, shapes and dtypes decide, so it needs no framework; the shapes are those of the model's own variables. Only
+`Fit.disagreements` reads tensors: those that must repeat others, or follow from the config.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def _match(found: Fit, rows: Iterable[Row], names: dict[str, str]) -> None:
         elif variables is not None:
             found.missing.append(f"{' + '.join(row.ours)} has no tensor {row.theirs!r}")
         filled.update(row.ours)
-    strangers = [path for path in variables or () if path not in filled]
-    found.missing += [f"{path} is not in the table of {found.release.title}" for path in strangers]
+    unnamed = [path for path in variables or () if path not in filled]
+    found.missing += [f"{path} is not in the table of {found.release.title}" for path in unnamed]
 
 
 def _misfits(found: Fit, source: Source, variables: Mapping[str, Shape]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.naming import huggingface
-from tfloader.naming.base import ATTENTION, FEED_FORWARD, TORCH, Duplicate, Naming, Row, renamed, row, with_beginning
+from tfloader.naming.base import ATTENTION, FEED_FORWARD, TORCH, Duplicate, Naming, Row, renamed, row, with_prefix
 from tfloader.naming.dialect import Dialect, Key, same
 from tfloader.naming.release import Release
 
@@ -51,7 +51,7 @@ NAMING = Naming(
 def naming_of(body: str, names: Mapping[str, str | None], more: Iterable[Row] = ()) -> Naming:
     """BERT's table for one of its kin: what the names of its body begin with, its other names, and its further rows."""
     names = {**names, "bert.": body}
-    copies = ((copy, *(with_beginning(name, names) for name in (copy.theirs, copy.of))) for copy in NAMING.duplicates)
+    copies = ((copy, *(with_prefix(name, names) for name in (copy.theirs, copy.of))) for copy in NAMING.duplicates)
     return replace(
         NAMING,
         rows=(*renamed(NAMING.rows, names), *more),

@@ -34,7 +34,7 @@ HARMLESS = (
     r"xla_device|transformers\.js_config|unk_token_id",
 )
 
-# A first value is also what a silent file means.
+# The first value is also the default.
 ONLY = {
     "add_cross_attention": (False,),
     "cross_attention_hidden_size": (None,),
