@@ -19,7 +19,7 @@ from tfloader.checkpoints import open_checkpoint
 from tfloader.conversion import FORMATS, comparison
 from tfloader.conversion.source import Source, token_ids
 from tfloader.conversion.variables import Variables
-from tfloader.errors import ConfigError, ConversionError
+from tfloader.errors import ConfigError, ConversionError, TfloaderError
 from tfloader.naming import RELEASES
 from tfloader.naming.base import Naming, Split, row
 from tfloader.naming.fit import fit
@@ -208,15 +208,15 @@ def test_a_file_that_holds_no_token_ids_is_refused_by_its_name(text, tmp_path):
 @pytest.mark.parametrize(
     ("keep", "words"),
     [
-        ([0, 1, 1], "names an id twice"),
-        ([0, 1, 97000], "once each; it names id 97000"),
-        ([-1, 0, 1], "it names id -1"),
-        ([], "it names none"),
+        ([0, 1, 1], "keep_tokens names a token twice"),
+        ([0, 1, 97000], "keep_tokens asks for id 97000, but the checkpoint's vocabulary has"),
+        ([-1, 0, 1], "keep_tokens asks for id -1"),
+        ([], r"keep_tokens must be a list of token ids, found \[\]"),
         ([1, 2], "leaves out ids that the config names: pad_token_id = 0, decoder_start_token_id = 0"),
     ],
 )
 def test_keep_tokens_that_make_no_vocabulary_are_refused(keep, words, tmp_path):
-    with pytest.raises(ConversionError, match=words):
+    with pytest.raises(TfloaderError, match=words):
         tfloader.convert(CHECKPOINTS / "t5_mesh_v11", tmp_path / "out", keep_tokens=keep, tokenizer=False)
     assert not list(tmp_path.iterdir())
 

@@ -16,7 +16,7 @@ from tfloader.errors import CheckpointError, ConfigError, WeightsError
 from tfloader.generation.text import TextGenerator
 from tfloader.inspection import info, verify
 from tfloader.naming import roformer
-from tfloader.naming.agreement import deviations
+from tfloader.naming.fit import deviations
 
 V1 = {"model": "roformer"}
 ROWS = [

@@ -13,16 +13,16 @@ from tests.naming.configs import BERT, GPT2, T5, config, release, t5_with
 from tfloader.config import NOT_MATHEMATICS
 from tfloader.errors import ConfigError
 from tfloader.naming import gau_alpha, roformer, roformer_v2
-from tfloader.naming.b4k_gpt import DIALECT as B4K_GPT
-from tfloader.naming.b4k_gpt import GPT2_DIALECT as B4K_GPT2
 from tfloader.naming.bert4keras import T5_PEGASUS, T5_PEGASUS_DIALECT
 from tfloader.naming.google_bert import DIALECT as GOOGLE_BERT
+from tfloader.naming.gpt import DIALECT as B4K_GPT
+from tfloader.naming.gpt import GPT2_DIALECT as B4K_GPT2
+from tfloader.naming.gpt import HF_DIALECT as HF_OPENAI_GPT
 from tfloader.naming.gpt2 import DIALECT as OPENAI_GPT2
 from tfloader.naming.gpt2 import HF_DIALECT as HF_GPT2
 from tfloader.naming.gpt2_ml import DIALECT as GPT2_ML
 from tfloader.naming.gpt2_ml import HF_RELEASE as HF_GPT2_ML_RELEASE
 from tfloader.naming.hf_bert import DIALECT as HF_BERT
-from tfloader.naming.hf_openai_gpt import DIALECT as HF_OPENAI_GPT
 from tfloader.naming.hf_roberta import DIALECT as HF_ROBERTA
 from tfloader.naming.hf_t5 import DIALECT as HF_T5
 from tfloader.naming.hf_t5 import MT5_DIALECT as HF_MT5

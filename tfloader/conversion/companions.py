@@ -48,17 +48,14 @@ def translated_config(
     if wrong:
         found = "; ".join(f"{name} = {getattr(source.config, name)!r}" for name in wrong)
         raise ConfigError(f"{release.written_config} of a {release.title} has no words for {found}.")
-    return written, [_lost(source.config, again, name) for name in lost if name != "model_type"]
+    pairs = ((name, getattr(source.config, name), getattr(again, name)) for name in lost if name != "model_type")
+    return written, [f"{name} = {ours!r} (there it means {theirs!r})" for name, ours, theirs in pairs]
 
 
 def differing_fields(a: TransformerConfig, b: TransformerConfig) -> list[str]:
     """The fields that are not the same, and do not mean the same either."""
     different = (name for name in CONFIG_FIELDS if getattr(a, name) != getattr(b, name))
     return [name for name in different if meaning(a, name) != meaning(b, name)]
-
-
-def _lost(config: TransformerConfig, again: TransformerConfig, name: str) -> str:
-    return f"{name} = {getattr(config, name)!r} (there it means {getattr(again, name)!r})"
 
 
 def tokenizer_of(source: Source, given: str | os.PathLike[str] | bool | None) -> Any | None:

@@ -9,8 +9,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tfloader.checkpoints import open_checkpoint
 from tfloader.config import TransformerConfig
 from tfloader.conversion.variables import Variables
@@ -77,20 +75,17 @@ class Source:
         return options
 
     def _cut(self, keep: Sequence[int]) -> None:
-        size = self.config.vocab_size
-        wrong = [token for token in keep if not 0 <= token < size]
-        if wrong or len(set(keep)) < len(keep) or not keep:
-            found = f"id {wrong[0]}" if wrong else "an id twice" if keep else "none"
-            raise ConversionError(f"keep_tokens must name ids from 0 to {size - 1} once each; it names {found}.")
+        from tfloader.models.vocabulary import VocabularyCut
+
+        cut = VocabularyCut(self.config.vocab_size, keep, None)
         new = {old: index for index, old in enumerate(keep)}
         named = {name: getattr(self.config, name) for name in TOKEN_IDS if getattr(self.config, name) is not None}
         lost = [f"{name} = {token}" for name, token in named.items() if token not in new]
         if lost:
             raise ConversionError(f"keep_tokens leaves out ids that the config names: {', '.join(lost)}. Keep them.")
         moved = {name: new[token] for name, token in named.items()}
-        self.config = self.config.replace(vocab_size=len(keep), **moved)
-        self.variables.keep = np.asarray(keep, "int64")
-        self.variables.axes = self.family.vocabulary_axes
+        self.config = self.config.replace(vocab_size=cut.size, **moved)
+        self.variables.cut, self.variables.axes = cut, self.family.vocabulary_axes
 
     def problems(self) -> list[str]:
         """All that keeps this checkpoint from being just one model, whole: what `load` would refuse."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,13 @@ class Variables(Mapping[str, TensorSpec]):
     than the largest tensor.
 
     Attributes:
-        axes, keep: variables of which only some tokens are wanted: the axis by path, and the ids.
+        cut, axes: the cut of the vocabulary, if there is one, and by path the axis on which it is applied.
     """
 
     def __init__(self, checkpoint: Checkpoint, fit: Fit) -> None:
         self.checkpoint = checkpoint
         self.axes: Mapping[str, int] = {}
-        self.keep: np.ndarray | None = None
+        self.cut: Any = None
         # Path -> its row and tensor, and which of the row's variables it is.
         self._sources = {path: (source, i) for source in fit.sources for i, path in enumerate(source.row.ours)}
         self._shapes = fit.variables or {}
@@ -41,8 +42,8 @@ class Variables(Mapping[str, TensorSpec]):
     def __getitem__(self, path: str) -> TensorSpec:
         source, _ = self._sources[path]
         shape = list(self._shapes[path])
-        if path in self.axes and self.keep is not None:
-            shape[self.axes[path]] = len(self.keep)
+        if path in self.axes:
+            shape[self.axes[path]] = self.cut.size
         return TensorSpec(tuple(shape), self.checkpoint[source.name].dtype)
 
     def __iter__(self) -> Iterator[str]:
@@ -63,7 +64,7 @@ class Variables(Mapping[str, TensorSpec]):
         if not waiting:
             del self._held[source.name]
         piece = pieces[index]
-        return np.take(piece, self.keep, self.axes[path]) if self.keep is not None and path in self.axes else piece
+        return self.cut.apply(piece, self.axes[path]) if path in self.axes else piece
 
     def _make_room(self, nbytes: int) -> None:
         while self._held and sum(self.checkpoint[name].nbytes for name in self._held) + nbytes > self._most:

@@ -33,10 +33,10 @@ class VocabularyCut:
         self.size = kept + len(self.compound_tokens)
 
     def apply(self, array: np.ndarray, axis: int) -> np.ndarray:
-        if self.keep_tokens is None and not self.compound_tokens:
-            return array
         if self.keep_tokens is not None:
             array = np.take(array, self.keep_tokens, axis=axis)
+        if not self.compound_tokens:
+            return array
         new = [
             np.average(np.take(array, ids, axis=axis).astype("float64"), axis=axis, weights=weights)
             for ids, weights in self.compound_tokens

@@ -208,10 +208,12 @@ def _why_unused(release: Release, row: Row | None) -> str:
 
 
 def differences(checkpoint: Checkpoint, first: str, second: str) -> Iterator[str]:
-    """What is wrong with a tensor that should repeat another one."""
+    """What is wrong with a tensor that should repeat another one, bit for bit."""
     if tuple(checkpoint[first].shape) != tuple(checkpoint[second].shape):
         yield f"{second} should repeat {first}, but has another shape"
-    elif not same_bits(checkpoint.read(first), checkpoint.read(second)):
+        return
+    one, other = checkpoint.read(first), checkpoint.read(second)
+    if one.dtype != other.dtype or not np.array_equal(np.ravel(one).view("uint8"), np.ravel(other).view("uint8")):
         yield f"{second} should repeat {first} (tied weights), but has other values"
 
 
@@ -224,8 +226,3 @@ def deviations(checkpoint: Checkpoint, name: str, constant: Constant, config: Tr
     found = checkpoint.read(name).astype("float32")
     if not np.allclose(found, constant.values(config), rtol=rounding, atol=rounding):
         yield f"{name} should be a constant that follows from the config, but has other values"
-
-
-def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
-    """Equal also where both hold the same NaN."""
-    return first.dtype == second.dtype and np.array_equal(np.ravel(first).view("uint8"), np.ravel(second).view("uint8"))

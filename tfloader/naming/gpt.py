@@ -1,7 +1,9 @@
-"""GPT and GPT-2 as converted for bert4keras: CDial-GPT-tf, CPM_LM_bert4keras. BERT's names under `gpt/`.
+"""OpenAI GPT and CDial-GPT, and what was converted for bert4keras, GPT-2s (CPM-LM) among them.
 
-Their configs say "gelu" for the tanh approximation that the models were trained with, and no epsilon, which is 1e-5.
-No id is padding.
+Converted for bert4keras (CDial-GPT-tf, CPM_LM_bert4keras): BERT's names under `gpt/`. In Hugging Face folders: GPT-2's
+names, and a config of its own. In both "gelu" means the tanh approximation that the models were trained with. The
+former's configs say no epsilon, which is 1e-5, and no id is padding; the latter's feed-forward is always four times as
+wide as the model.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from tfloader.config import TransformerConfig
-from tfloader.naming import google_bert
-from tfloader.naming.base import TF, Naming, renamed
-from tfloader.naming.dialect import Dialect, same
+from tfloader.naming import google_bert, gpt2, huggingface
+from tfloader.naming.base import TF, Duplicate, Naming, renamed
+from tfloader.naming.dialect import Dialect, Key, revised, same
 from tfloader.naming.release import NOTHING_AROUND, TENSORFLOW, Release
 
 KEYS = (*google_bert.SIZES, google_bert.ACTIVATION, google_bert.POSITIONS)
@@ -83,4 +85,52 @@ GPT2_RELEASE = replace(
     config_files=("*config*.json",),
     dialects=(GPT2_DIALECT,),
     written_config="config.json",
+)
+
+HF_RENAMED = {
+    "transformer.wte.": "transformer.tokens_embed.",
+    "transformer.wpe.": "transformer.positions_embed.",
+    "transformer.ln_f.": None,
+}
+HF_ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}
+
+HF_NAMING = Naming(
+    rows=renamed(gpt2.HF_NAMING.rows, HF_RENAMED),
+    old_names=huggingface.old_names("transformer.", "tokens_embed|positions_embed|h"),
+    ignorable=(r"\.attn\.bias$", r"(^|\.)position_ids$"),  # constant causal masks and positions
+    duplicates=(Duplicate("lm_head.weight", "transformer.tokens_embed.weight"),),
+)
+
+
+def _hf_finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
+    gpt2.check_four_times(config, "Hugging Face openai-gpt", "tensorflow")
+    gpt2.finish_write(config, raw)
+
+
+HF_DIALECT = Dialect(
+    name="Hugging Face openai-gpt",
+    keys=revised(
+        gpt2.HF_DIALECT.keys,
+        Key("hidden_act", "afn", "gelu_tanh", values=HF_ACTIVATIONS),
+        without=("intermediate_size",),
+    ),
+    fixed={"application": "lm", "intermediate_size": None},
+    only={**huggingface.ONLY, "n_special": (0,), "tie_word_embeddings": (True,)},
+    harmless=(*huggingface.HARMLESS, "n_ctx|pad_token_id|predict_special_tokens|is_decoder"),
+    constants={"model_type": "openai-gpt"},
+    notes={"shared_segment_embeddings": False},  # to transformers, token_type_ids are always such segments
+    finish_read=gpt2.four_times_as_wide,
+    finish_write=_hf_finish_write,
+)
+
+HF_RELEASE = Release(
+    name="hf_openai_gpt",
+    title="Hugging Face OpenAI GPT",
+    family="gpt",
+    signature="transformer.tokens_embed.weight",
+    naming=HF_NAMING,
+    dialects=(HF_DIALECT,),
+    text_format=gpt2.HF_RELEASE.text_format,
+    architectures={None: "OpenAIGPTLMHeadModel"},
+    **huggingface.FOLDER,
 )
