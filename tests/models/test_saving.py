@@ -11,7 +11,7 @@ import pytest
 import tfloader
 from tests.conftest import CHECKPOINTS
 from tfloader import staging
-from tfloader.downloads import RECORD
+from tfloader.downloads.downloading import RECORD
 from tfloader.errors import CheckpointError, TfloaderError, TokenizerError
 from tfloader.naming import writing
 
