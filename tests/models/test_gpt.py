@@ -111,3 +111,10 @@ def test_t5_pegasus_is_written_as_bert4keras_reads_it(tmp_path):
     written = json.loads((tmp_path / "config.json").read_text())
     original = json.loads((CHECKPOINTS / "b4k_t5_pegasus" / "config.json").read_text())
     assert {name: written[name] for name in original} == original
+
+
+def test_a_gpt2_does_not_ignore_that_it_is_to_have_segments():
+    with pytest.raises(WeightsError, match="Embedding-Segment"):
+        tfloader.load(CHECKPOINTS / "hf_gpt2", type_vocab_size=2)
+    inputs = tfloader.load(CHECKPOINTS / "hf_gpt2", shared_segment_embeddings=True).inputs
+    assert [item.name for item in inputs] == ["Input-Token", "Input-Segment"]

@@ -67,12 +67,13 @@ def tokenizer_of(source: Source, given: str | os.PathLike[str] | bool | None) ->
     Raises:
         TokenizerError: it cannot be read, cut as the embedding is, or does not belong to the model.
     """
-    beside = given is None or isinstance(given, bool)
+    path = given if isinstance(given, str | os.PathLike) else source.path
+    beside = given is None or given is True
     if given is False or (beside and not kinds_of_tokenizer(os.listdir(folder_of(source.path)))):
         return None
     config = source.config
     try:
-        tokenizer = load_tokenizer(source.path if beside else given, config.model_type or config.family)
+        tokenizer = load_tokenizer(path, config.model_type or config.family)
         if beside:
             tokenizer = _cut(tokenizer, source.keep_tokens)
         if tokenizer.vocab_size > config.vocab_size:
