@@ -30,8 +30,7 @@ class GPT2(SingleStack):
         self.final_activation = final_activation
 
     def after_embedding(self, x: Any) -> Any:
-        rate = self.config.embedding_dropout_prob
-        return self.dropout("Embedding-Dropout", x, self.config.hidden_dropout_prob if rate is None else rate)
+        return self.dropout("Embedding-Dropout", x, self.config.embedding_dropout_prob)
 
     def block(self, x: Any, index: int) -> Any:
         attention = f"Transformer-{index}-MultiHeadSelfAttention"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfloader.naming.base import Identity, Naming, Transpose, renamed
+from tfloader.naming.base import Identity, Naming, Transpose, renamed, with_prefix
 from tfloader.naming.dialect import Dialect, Key
 from tfloader.naming.release import Release
 
@@ -94,11 +94,9 @@ H5_OLD_NAMES = (
 
 
 def h5_twin(release: Release, op: Callable[[str, Identity], Identity] = lambda _, op: op) -> Release:
-    """A release's tf_model.h5: other spellings, and kernels that are [in, out] already.
+    """The tf_model.h5 of a release: other spellings, and kernels that are [in, out] already.
 
-    Args:
-        release: in Hugging Face's layout.
-        op: from a tensor's name and its operation, there without the transposition, to the operation here.
+    `op`: from a tensor's name and its operation, without the transposition, to the operation in that file.
     """
     kept = ((item, Identity() if item.op == Transpose() else item.op) for item in release.naming.rows)
     rows = tuple(replace(item, op=op(item.theirs, plain)) for item, plain in kept)
@@ -114,24 +112,18 @@ def h5_twin(release: Release, op: Callable[[str, Identity], Identity] = lambda _
 
 
 def folder_twin(release: Release, names: Mapping[str, str], dialect: Dialect) -> Release:
-    """A release of a model that Hugging Face does not have in its layout of files: under dotted names.
+    """A TensorFlow release in Hugging Face's layout of files, for a model that transformers does not have.
 
     Args:
-        release: the TensorFlow checkpoint.
-        names: as for `renamed`.
+        names: as for `renamed`; then slashes become dots.
         dialect: of its config.json, marked by a model_type of its own.
     """
-    item = release.naming.rows[0]
-    signature = replace(item, theirs=release.signature)
-    *rows, signature = (
-        replace(item, theirs=item.theirs.replace("/", "."))
-        for item in renamed((*release.naming.rows, signature), names)
-    )
+    rows = (replace(item, theirs=item.theirs.replace("/", ".")) for item in renamed(release.naming.rows, names))
     return replace(
         release,
         name=f"hf_{release.name}",
         title=release.title.replace("TensorFlow checkpoint", "Hugging Face layout"),
-        signature=signature.theirs,
+        signature=str(with_prefix(str(release.signature), names)).replace("/", "."),
         naming=Naming(tuple(rows)),
         dialects=(dialect,),
         **FOLDER,
