@@ -217,6 +217,72 @@ def test_what_mixes_positions_beside_attention_is_refused_with_the_reason(base, 
         guest(base, override)
 
 
+class Far(keras.layers.Layer):
+    """Adds the token eight places before."""
+
+    def call(self, x):
+        return x + ops.pad(x, [[0, 0], [8, 0], [0, 0]])[:, :-8]
+
+
+class Dilation:
+    def block(self, x, index):
+        return super().block(self.layer(f"Far-{index}", Far)(x), index)
+
+
+class ByShape:
+    """A window of eight tokens which takes the last key for the query's own: generation has free slots there."""
+
+    def scores(self, query, key):
+        queries, keys = ops.shape(query)[2], ops.shape(key)[2]
+        distance = (ops.arange(queries) + keys - queries)[:, None] - ops.arange(keys)[None]
+        return ops.where(distance < 8, super().scores(query, key), -1e9)
+
+
+class LongTexts:
+    """Attention to all is sharper in texts above 16 tokens."""
+
+    def scores(self, query, key):
+        return super().scores(query, key) * ops.log(ops.cast(ops.maximum(ops.shape(key)[2], 16), query.dtype))
+
+
+class Chunks(keras.layers.Layer):
+    """Hides all but the query's own twelve slots, wherever the text begins."""
+
+    def call(self, bias):
+        chunk = ops.arange(ops.shape(bias)[-1]) // 12
+        return bias + ops.cast(ops.where(chunk[:, None] == chunk, 0.0, -1e30), bias.dtype)
+
+    def compute_output_spec(self, bias):
+        return keras.KerasTensor(bias.shape, bias.dtype)
+
+
+class Chunked:
+    def attention_bias(self, inputs):
+        return self.layer("Chunks", Chunks)(super().attention_bias(inputs))
+
+
+@pytest.mark.parametrize("override", [Dilation, ByShape, LongTexts, Chunked])
+def test_what_shows_in_long_texts_alone_is_refused(override):
+    attributes = attending(override, GPT2) if override in (ByShape, LongTexts) else {}
+    bases = (GPT2,) if attributes else (override, GPT2)
+    with pytest.raises(ConfigError, match=r"cannot generate with a cache: .* logits differ"):
+        TextGenerator(built(type("LongGPT2", bases, attributes)))
+
+
+def test_a_function_put_on_a_class_or_a_layer_is_compared_too(monkeypatch):
+    model = built("gpt2")
+    norm, call = model.get_layer("Output-Norm"), keras.layers.LayerNormalization.call
+    with monkeypatch.context() as patch:
+        patch.setattr(norm, "call", lambda x: 2 * call(norm, x))
+        with pytest.raises(ConfigError, match=r"LayerNormalization\.call: .* logits differ"):
+            TextGenerator(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.layers.LayerNormalization, "call", lambda self, x: 2 * call(self, x))
+        with pytest.raises(ConfigError, match=r"LayerNormalization\.call: .* logits differ"):
+            TextGenerator(model)
+    assert TextGenerator(model)
+
+
 class Untrained:
     """A convolution that starts at zero: only training shows it."""
 

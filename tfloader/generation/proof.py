@@ -1,12 +1,15 @@
 """A model with classes from outside of tfloader is shown to generate what it computes, or is refused.
 
 What mixes positions elsewhere than in attention, such as a convolution in a block, cannot be read a token at a time:
-no cache holds what it needs. So the logits of a few short random texts, padded and shared by rows as in generation, are
-compared with the model's own. tfloader's classes are not asked: its tests show it of them.
+no cache holds what it needs. So the logits of a few random texts, padded and shared by rows as in generation, are
+compared with the model's own: short ones, and ones that fill the model's positions, because a window or a dilation
+shows only in texts that are longer than it. tfloader's classes are not asked: its tests show it of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import FunctionType, MethodType
 from typing import Any
 
 import keras
@@ -18,7 +21,10 @@ from tfloader.generation.cache import begin
 from tfloader.generation.reading import Prompts
 from tfloader.models.transformer import Transformer
 
-LENGTHS, STEPS = (3, 1), 2
+SHORT, STEPS = (3, 1), 2
+# Tokens of the longest text, and where positions are unlimited.
+LONGEST, UNLIMITED = 2048, 512
+FREE_SLOTS = 64  # as many as generation has, so that what counts slots in place of tokens shows
 # Share of the logits' range by which they may differ.
 TOLERANCE = {"float32": 2e-4, "float64": 2e-4, "bfloat16": 0.1, "float16": 0.02}
 
@@ -48,10 +54,21 @@ def prove(reader: Prompts, transformer: Transformer) -> None:
 
 
 def from_outside(transformer: Transformer) -> list[str]:
-    """The names of the classes of family and layers that are not tfloader's or Keras'."""
-    classes = [*type(transformer).__mro__, *map(type, transformer.layers.values())]
-    known = ("tfloader", "keras", "builtins")
-    return list(dict.fromkeys(kind.__name__ for kind in classes if kind.__module__.split(".")[0] not in known))
+    """The names of what is not tfloader's or Keras': classes of family and layers, and functions put on ours."""
+    layers = transformer.layers.values()
+    classes = list(dict.fromkeys((*type(transformer).__mro__, *map(type, layers))))
+    functions = [
+        (f"{getattr(item, '__name__', type(item).__name__)}.{name}", value)
+        for item in (*filter(is_ours, classes), transformer, *layers)
+        for name, value in vars(item).items()
+        if isinstance(value, FunctionType | MethodType)
+    ]
+    named = [*((kind.__name__, kind) for kind in classes), *functions]
+    return list(dict.fromkeys(name for name, item in named if not is_ours(item)))
+
+
+def is_ours(item: Any) -> bool:
+    return (item.__module__ or "").split(".")[0] in ("tfloader", "keras", "tensorflow", "builtins")
 
 
 def varied(variables: list[Any], random: np.random.Generator) -> list[tuple[Any, Any]]:
@@ -63,24 +80,35 @@ def varied(variables: list[Any], random: np.random.Generator) -> list[tuple[Any,
 
 def largest_difference(reader: Prompts, transformer: Transformer, random: np.random.Generator) -> float:
     """Of logits (or probabilities, where the model gives these) of all steps, as a share of their range."""
+    most = max(min(transformer.config.max_position_embeddings or UNLIMITED, LONGEST) - STEPS, 1)
+    short = tuple(min(length, most) for length in SHORT)
+    cases = ((short, 1, range(STEPS + 1)), (short, 2, range(STEPS + 1)), ((most, (most + 1) // 2), 1, (STEPS,)))
+    return float(np.max([difference(reader, transformer, random, *case) for case in cases]))
+
+
+def difference(
+    reader: Prompts,
+    transformer: Transformer,
+    random: np.random.Generator,
+    lengths: Sequence[int],
+    copies: int,
+    steps: Sequence[int],
+) -> float:
+    """The same for prompts of these lengths, each continued by `copies` rows, after so many steps."""
     config = transformer.config
-    most = (config.max_position_embeddings or 512) - STEPS
     ids = np.setdiff1d(np.arange(config.vocab_size), [-1 if config.pad_token_id is None else config.pad_token_id])
-    prompts = [random.choice(ids, max(min(length, most), 1)).astype("int32") for length in LENGTHS]
-    new = random.choice(ids, (2 * len(prompts), STEPS)).astype("int32")
+    prompts = [random.choice(ids, length).astype("int32") for length in lengths]
+    new = random.choice(ids, (copies * len(prompts), STEPS)).astype("int32")
+    found = with_cache(reader, prompts, new, copies)[:, list(steps)]
     expected = np.stack(
         [
-            [own(transformer, prompt, ids_of_row[:count]) for count in range(STEPS + 1)]
-            for prompt, ids_of_row in zip(np.repeat(np.array(prompts, object), 2), new, strict=True)
+            [own(transformer, prompts[row // copies], ids_of_row[:count]) for count in steps]
+            for row, ids_of_row in enumerate(new)
         ]
     )
-    probabilities = expected.min() >= 0 and np.allclose(expected.sum(axis=-1), 1, atol=1e-2)
-    differences = []
-    for copies in (1, 2):
-        found = with_cache(reader, prompts, new[:: 3 - copies], copies)
-        found = tf.nn.softmax(found).numpy() if probabilities else found
-        differences.append(np.abs(found - expected[:: 3 - copies]).max() / max(np.ptp(expected), 1e-30))
-    return float(np.max(differences))
+    if expected.min() >= 0 and np.allclose(expected.sum(axis=-1), 1, atol=1e-2):
+        found = tf.nn.softmax(found).numpy()
+    return np.abs(found - expected).max() / max(np.ptp(expected), 1e-30)
 
 
 def with_cache(reader: Prompts, prompts: list[np.ndarray], new: np.ndarray, copies: int) -> np.ndarray:
@@ -89,7 +117,7 @@ def with_cache(reader: Prompts, prompts: list[np.ndarray], new: np.ndarray, copi
     tokens = tf.constant([np.pad(row, (longest - len(row), 0)) for row in prompts], tf.int32)
     real = tf.constant([np.arange(longest) >= longest - len(row) for row in prompts])
     read = reader.prefill(tokens, real)
-    prompt, cache = begin(read, copies, reader.shares_prompts, STEPS)
+    prompt, cache = begin(read, copies, reader.shares_prompts, FREE_SLOTS)
     shared = copies if reader.shares_prompts else 1
     prompt, position = reader.prepared(prompt, shared), tf.repeat(read.position, copies)
     found = [tf.repeat(read.logits, copies, axis=0)]
