@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tfloader.checkpoints import TensorSpec, open_checkpoint, tensorflow_writer, write_tensorflow
 from tfloader.checkpoints.bundle import read_bundle
-from tfloader.checkpoints.table import DamagedError, crc32c, read_table, unsnap
+from tfloader.checkpoints.table import DamagedError, crc32c, decompress_snappy, read_table
 from tfloader.errors import CheckpointError
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow reads the data of its checkpoints")
@@ -193,7 +193,7 @@ def test_crc32c():
     ],
 )
 def test_snappy(packed, plain):
-    assert unsnap(packed) == plain
+    assert decompress_snappy(packed) == plain
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_snappy(packed, plain):
 )
 def test_damaged_snappy(packed):
     with pytest.raises(DamagedError):
-        unsnap(packed)
+        decompress_snappy(packed)
 
 
 def test_an_index_in_snappy(craft, tmp_path):

@@ -66,7 +66,7 @@ def _block(data: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]
         raise DamagedError("a block's checksum does not match")
     block, kind = data[offset:end], data[end]
     if kind == 1:
-        block = unsnap(block)
+        block = decompress_snappy(block)
     elif kind != 0:
         raise DamagedError(f"a block is compressed in an unknown way (type {kind})")
     restarts = int.from_bytes(block[-4:], "little")
@@ -86,7 +86,7 @@ def _block(data: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]
         at += length
 
 
-def unsnap(data: bytes) -> bytes:
+def decompress_snappy(data: bytes) -> bytes:
     """Expands Snappy's raw format, which the indexes of Google's T5 checkpoints are compressed with."""
     length, at = varint(data, 0)
     if length > MAX_TABLE_BYTES:

@@ -1,6 +1,6 @@
 """Losses in `keras.ops`: functions of (y_true, y_pred), Keras losses with options, and losses that are layers.
 
-All take scores without activation, compute in float32 in any precision, and stay finite where scores are masked.
+Scores come without activation. All compute in float32 in any precision, and stay finite where scores are masked.
 """
 
 from __future__ import annotations
