@@ -94,6 +94,7 @@ from tfloader.training.adapter_files import load_adapters as load_adapters
 from tfloader.training.adapter_files import save_adapters as save_adapters
 from tfloader.training.adversarial import FGM as FGM
 from tfloader.training.adversarial import PGD as PGD
+from tfloader.training.adversarial import VAT as VAT
 from tfloader.training.adversarial import FreeLB as FreeLB
 from tfloader.training.adversarial import GradientPenalty as GradientPenalty
 from tfloader.training.adversarial import adversarial_training as adversarial_training
@@ -106,6 +107,5 @@ from tfloader.training.freezing import freeze as freeze
 from tfloader.training.freezing import unfreeze as unfreeze
 from tfloader.training.lora import enable_lora as enable_lora
 from tfloader.training.lora import merge_lora as merge_lora
-from tfloader.training.virtual_adversarial import VAT as VAT
 
 __version__: str

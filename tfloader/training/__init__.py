@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from tfloader.training.adapter_files import load_adapters, save_adapters
-from tfloader.training.adversarial import FGM, PGD, FreeLB, GradientPenalty, adversarial_training
+from tfloader.training.adversarial import FGM, PGD, VAT, FreeLB, GradientPenalty, adversarial_training
 from tfloader.training.callbacks import BestWeights, StopOnNaN, TrainingBackup
 from tfloader.training.exposure_bias import RandomTokenReplacement, replace_random_tokens
 from tfloader.training.freezing import freeze, unfreeze
 from tfloader.training.lora import enable_lora, merge_lora
-from tfloader.training.virtual_adversarial import VAT
 
 __all__ = [
     "FGM",
