@@ -1,15 +1,23 @@
-"""A family that is not in tfloader, written as a user would: about forty lines, with its own release."""
+"""Families that are not in tfloader: one as the documentation shows it, and one for each documented seam."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import warnings
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfloader
+from tests.exporting.served import greedy
+from tests.models.guests import GUESTS, HOST
 from tests.releases import as_list, case, relative_error
+from tfloader.checkpoints import write_safetensors
+from tfloader.checkpoints.base import TensorSpec
 from tfloader.models import builder
 from tfloader.models.bert import BERT
 from tfloader.naming import RELEASES, google_bert
@@ -23,9 +31,6 @@ class GainedBERT(BERT):
 
     def feed_forward(self, name, x, **arguments):
         return self.layer(f"{name}-Gain", Gain)(super().feed_forward(name, x, **arguments))
-
-
-import keras  # noqa: E402
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -97,3 +102,145 @@ def test_a_missing_tensor_of_the_new_family_is_refused(registered):
         tensors = {name.replace("bert/", "gained/"): checkpoint.read(name) for name in checkpoint}
     with pytest.raises(tfloader.WeightsError, match="layer_2/gain"):
         tfloader.load(tensors, config=f"{case('bert_google').path}/bert_config.json")
+
+
+# ---- every documented seam with everything that can be done to a model
+
+
+@pytest.fixture(params=GUESTS, ids=str)
+def guest(request):
+    """A registered guest."""
+    releases, families = list(RELEASES), dict(builder.FAMILIES)
+    request.param.register()
+    yield request.param
+    RELEASES[:] = releases
+    builder.FAMILIES.clear()
+    builder.FAMILIES.update(families)
+
+
+@pytest.fixture
+def folder(guest, tmp_path):
+    """Its checkpoint, as its authors would publish it."""
+    place = tmp_path / "published"
+    place.mkdir()
+    tensors = [(name, TensorSpec(value.shape, "float32"), lambda v=value: v) for name, value in guest.tensors.items()]
+    write_safetensors(str(place), tensors)
+    (place / "config.json").write_text(json.dumps(guest.config))
+    return place
+
+
+TEXT = [5, 7, 11, 3, 2, 8, 13, 4, 250, 1]
+
+
+def logits(model, ids=TEXT):
+    return np.asarray(model(np.array([ids], "int32")))[0]
+
+
+def exact(found, expected):
+    return relative_error(found, expected) <= 5e-5
+
+
+def test_a_guest_computes_what_its_reference_does_and_not_what_gpt2_does(guest, folder):
+    found = logits(tfloader.load(folder, **guest.options))
+    assert exact(found, guest.logits(TEXT))
+    assert relative_error(found, logits(tfloader.load(HOST))) > 1e-3
+
+
+def test_a_guest_trains_every_variable(guest, folder):
+    model = tfloader.load(folder, **guest.options)
+    before = [np.array(weight) for weight in model.trainable_weights]
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.fit(np.array([TEXT]), np.array([TEXT[1:] + TEXT[:1]]), verbose=0)
+    still = [
+        weight.path
+        for weight, value in zip(model.trainable_weights, before, strict=True)
+        if np.array_equal(weight, value) and not weight.path.endswith("key/bias")  # which softmax takes out
+    ]
+    assert not still
+
+
+def test_a_guest_saved_is_the_same_guest(guest, folder, tmp_path):
+    model = tfloader.load(folder, **guest.options)
+    tfloader.save(model, tmp_path / "saved")
+    again = tfloader.load(tmp_path / "saved", **guest.options)
+    assert type(again.transformer) is guest.family
+    np.testing.assert_array_equal(logits(again), logits(model))
+    with tfloader.open_checkpoint(tmp_path / "saved") as saved:
+        assert set(saved) == set(guest.tensors)
+        for name, value in guest.tensors.items():
+            np.testing.assert_array_equal(saved.read(name), value)
+
+
+def test_info_knows_every_tensor_of_a_guest(guest, folder):
+    found = tfloader.info(folder)
+    assert found["family"] == guest.name
+    assert found["unknown"] == []
+    assert found["parts"] == [row.part for row in guest.rows if row.part]
+    assert found["parameters"] == sum(value.size for value in guest.tensors.values())
+
+
+def test_verify_finds_a_guest_sound_and_a_damaged_one_not(guest, folder):
+    assert {check.name: check.status for check in tfloader.verify(folder) if check.status == "FAILED"} == {}
+    for name in ("transformer.h.1.mlp.c_fc.weight", *(item.theirs.format(layer=1) for item in guest.rows)):
+        tensors = {**guest.tensors, name: np.zeros((*guest.tensors[name].shape, 1), "float32")}
+        items = [(key, TensorSpec(value.shape, "float32"), lambda v=value: v) for key, value in tensors.items()]
+        write_safetensors(str(folder), items)
+        assert "FAILED" in {check.status for check in tfloader.verify(folder)}
+        with pytest.raises(tfloader.TfloaderError, match=re.escape(name)):
+            tfloader.load(folder, **guest.options)
+        with pytest.raises(tfloader.TfloaderError, match=re.escape(name)):
+            tfloader.convert(folder, folder.parent / "converted", verify=False)
+
+
+@pytest.mark.parametrize("to", ["huggingface", "keras"])
+def test_a_guest_converts_to_the_same_guest(guest, folder, tmp_path, to):
+    tfloader.convert(folder, tmp_path / "converted", to=to, verify=True)
+    if to == "keras":
+        again = keras.saving.load_model(tmp_path / "converted" / "model.keras", compile=False)
+    else:
+        again = tfloader.load(tmp_path / "converted", **guest.options)
+    np.testing.assert_array_equal(logits(again), logits(tfloader.load(folder, **guest.options)))
+
+
+def continued(guest, prompt, count):
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(guest.logits(ids)[-1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_a_guest_generates_what_it_computes_or_says_why_not(guest, folder):
+    model = tfloader.load(folder, **guest.options)
+    if guest.cannot_generate:
+        with pytest.raises(tfloader.ConfigError, match=guest.cannot_generate):
+            tfloader.TextGenerator(model)
+        return
+    generator = tfloader.TextGenerator(model)
+    prompts = [TEXT, TEXT[:1], TEXT[3:7]]
+    found = generator.generate_ids(prompts, max_new_tokens=8, eos_token_id=None)
+    assert found.sequences == [continued(guest, prompt, 8) for prompt in prompts]
+    beams = generator.generate_ids(
+        prompts, max_new_tokens=6, num_beams=3, num_return_sequences=3, length_penalty=0.0, eos_token_id=None
+    )
+    for index, (sequence, score) in enumerate(zip(beams.sequences, beams.scores, strict=True)):
+        prompt = prompts[index // 3]
+        scores = guest.logits([*prompt, *sequence])[len(prompt) - 1 : -1]
+        chosen = scores[range(6), sequence] - np.log(np.exp(scores).sum(axis=-1))
+        assert score == pytest.approx(chosen.sum(), abs=1e-3)
+
+
+def test_an_exported_guest_computes_and_decodes_as_it_does(guest, folder, tmp_path):
+    model = tfloader.load(folder, **guest.options)
+    tfloader.export(model, tmp_path / "exported", verify=True)
+    served = tf.saved_model.load(str(tmp_path / "exported")).signatures
+    found = served["serving_default"](input_ids=tf.constant([TEXT]))["logits"]
+    assert exact(found[0], guest.logits(TEXT))
+    if guest.cannot_generate:
+        assert "step" not in served
+    else:
+        signatures = {name: lambda f=served[name], **inputs: f(**inputs) for name in ("prefill", "step")}
+        ids, mask = tf.constant([TEXT, [0] * 6 + TEXT[:4]]), tf.constant([[1] * 10, [0] * 6 + [1] * 4])
+        assert greedy(**signatures, input_ids=ids, attention_mask=mask, count=5) == [
+            continued(guest, TEXT, 5),
+            continued(guest, TEXT[:4], 5),
+        ]
