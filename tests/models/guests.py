@@ -17,13 +17,13 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from tfloader.models.heads import Head
 
 import tfloader
 from tests.conftest import CHECKPOINTS
 from tfloader import layers as tfl
 from tfloader.layers.rotary import rotate
 from tfloader.models.gpt2 import GPT2
-from tfloader.models.heads import Head
 from tfloader.naming import hf_gpt2
 from tfloader.naming.base import Row, row
 
@@ -375,8 +375,6 @@ class BiasedGPT2(GPT2):
     def __init__(self, config, *, with_logit_bias=False, **options):
         super().__init__(config, **options)
         self.with_logit_bias = with_logit_bias
-        if not with_logit_bias:
-            self.left_out.add("logit_bias")
 
     def language_model(self, x):
         x = super().language_model(x)
