@@ -17,13 +17,13 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from tfloader.models.heads import Head
 
 import tfloader
 from tests.conftest import CHECKPOINTS
 from tfloader import layers as tfl
 from tfloader.layers.rotary import rotate
 from tfloader.models.gpt2 import GPT2
+from tfloader.models.heads import Head
 from tfloader.naming import hf_gpt2
 from tfloader.naming.base import Row, row
 
@@ -391,8 +391,8 @@ class BiasedReference(Reference):
 
 @serializable("Gain")
 class Gain(keras.layers.Layer):
-    def __init__(self, **options):
-        super().__init__(**options)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.supports_masking = True
 
     def build(self, input_shape):
@@ -419,8 +419,8 @@ class GainedReference(Reference):
 class Shift(keras.layers.Layer):
     """Adds to each position the one before it."""
 
-    def __init__(self, **options):
-        super().__init__(**options)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.supports_masking = True
 
     def call(self, x):

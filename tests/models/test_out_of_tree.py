@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import tfloader
 from tests.exporting.served import greedy
+from tests.models import guests
 from tests.models.guests import GUESTS, HOST
 from tests.releases import as_list, case, relative_error
 from tfloader.checkpoints import write_safetensors
@@ -65,14 +66,19 @@ RELEASE = dataclasses.replace(
 
 
 @pytest.fixture
-def registered():
+def registries():
+    """Families and releases as they were, after the test."""
     releases, families = list(RELEASES), dict(builder.FAMILIES)
-    tfloader.register_family("gained_bert", GainedBERT)
-    tfloader.register_release(RELEASE)
     yield
     RELEASES[:] = releases
     builder.FAMILIES.clear()
     builder.FAMILIES.update(families)
+
+
+@pytest.fixture
+def registered(registries):
+    tfloader.register_family("gained_bert", GainedBERT)
+    tfloader.register_release(RELEASE)
 
 
 def test_a_family_of_ones_own_loads_saves_and_computes(registered, tmp_path):
@@ -108,25 +114,29 @@ def test_a_missing_tensor_of_the_new_family_is_refused(registered):
 
 
 @pytest.fixture(params=GUESTS, ids=str)
-def guest(request):
+def guest(request, registries):
     """A registered guest."""
-    releases, families = list(RELEASES), dict(builder.FAMILIES)
     request.param.register()
-    yield request.param
-    RELEASES[:] = releases
-    builder.FAMILIES.clear()
-    builder.FAMILIES.update(families)
+    return request.param
 
 
 @pytest.fixture
 def folder(guest, tmp_path):
-    """Its checkpoint, as its authors would publish it."""
+    return published(guest, tmp_path)
+
+
+def published(guest, tmp_path):
+    """A guest's checkpoint, as its authors would publish it."""
     place = tmp_path / "published"
     place.mkdir()
-    tensors = [(name, TensorSpec(value.shape, "float32"), lambda v=value: v) for name, value in guest.tensors.items()]
-    write_safetensors(str(place), tensors)
+    write(place, guest.tensors)
     (place / "config.json").write_text(json.dumps(guest.config))
     return place
+
+
+def write(place, tensors):
+    items = [(name, TensorSpec(value.shape, "float32"), lambda v=value: v) for name, value in tensors.items()]
+    write_safetensors(str(place), items)
 
 
 TEXT = [5, 7, 11, 3, 2, 8, 13, 4, 250, 1]
@@ -182,9 +192,7 @@ def test_info_knows_every_tensor_of_a_guest(guest, folder):
 def test_verify_finds_a_guest_sound_and_a_damaged_one_not(guest, folder):
     assert {check.name: check.status for check in tfloader.verify(folder) if check.status == "FAILED"} == {}
     for name in ("transformer.h.1.mlp.c_fc.weight", *(item.theirs.format(layer=1) for item in guest.rows)):
-        tensors = {**guest.tensors, name: np.zeros((*guest.tensors[name].shape, 1), "float32")}
-        items = [(key, TensorSpec(value.shape, "float32"), lambda v=value: v) for key, value in tensors.items()]
-        write_safetensors(str(folder), items)
+        write(folder, {**guest.tensors, name: np.zeros((*guest.tensors[name].shape, 1), "float32")})
         assert "FAILED" in {check.status for check in tfloader.verify(folder)}
         with pytest.raises(tfloader.TfloaderError, match=re.escape(name)):
             tfloader.load(folder, **guest.options)
@@ -200,6 +208,16 @@ def test_a_guest_converts_to_the_same_guest(guest, folder, tmp_path, to):
     else:
         again = tfloader.load(tmp_path / "converted", **guest.options)
     np.testing.assert_array_equal(logits(again), logits(tfloader.load(folder, **guest.options)))
+
+
+def test_a_layer_that_does_not_note_its_name_is_refused_as_an_archive(registries, tmp_path, monkeypatch):
+    guest = next(item for item in GUESTS if item.seam == "variables")
+    guest.register()
+    monkeypatch.setattr(guests.Gain, "get_config", lambda self: {})
+    reason = "Transformer-0-MultiHeadSelfAttention-Gain/gain was not read back: does get_config.. of Gain give its name"
+    with pytest.raises(tfloader.ConversionError, match=reason):
+        tfloader.convert(published(guest, tmp_path), tmp_path / "converted", to="keras", verify=True)
+    assert not (tmp_path / "converted").exists()
 
 
 def continued(guest, prompt, count):
