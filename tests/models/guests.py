@@ -107,6 +107,7 @@ class Guest:
         own: their tensors' values, by name; "{layer}" stands for each layer.
         options: builder options under which the model has all its parts.
         cannot_generate: part of the reason for which generation is refused, or None.
+        cannot_step: the same of an exported decoding step.
     """
 
     seam: str
@@ -116,6 +117,7 @@ class Guest:
     own: Mapping[str, np.ndarray] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     cannot_generate: str | None = None
+    cannot_step: str | None = None
 
     def __str__(self) -> str:
         return self.seam
@@ -256,12 +258,12 @@ class DistanceReference(Reference):
         return super().context(probabilities, value) + np.einsum("hqk,qkd->hqd", probabilities, vectors)
 
 
-# ---- attention_class.placed: queries and keys turned half as far as RoFormer turns them
+# ---- attention_class.apply_positions: queries and keys turned half as far as RoFormer turns them
 
 
 @serializable("HalfRotaryAttention")
 class HalfRotaryAttention(tfl.MultiHeadAttention):
-    def placed(self, x, positions):
+    def apply_positions(self, x, positions):
         return rotate(x, ops.expand_dims(positions, 1))
 
 
@@ -441,11 +443,11 @@ GAINS = (row("Transformer-{layer}-MultiHeadSelfAttention-Gain/gain", "transforme
 LOGIT_BIAS = (row("Logit-Bias/bias", "logit_bias", part="logit_bias"),)
 
 GUESTS = (
-    Guest("attention_bias", WindowGPT2, WindowReference),
+    Guest("attention_bias", WindowGPT2, WindowReference, cannot_step="asked for the text so far"),
     Guest("scores", CappedGPT2, CappedReference),
     Guest("context", SharpGPT2, SharpReference),
     Guest("vectors", DistanceGPT2, DistanceReference),
-    Guest("placed", HalfRotaryGPT2, HalfRotaryReference),
+    Guest("apply_positions", HalfRotaryGPT2, HalfRotaryReference),
     Guest("block", ParallelGPT2, ParallelReference),
     Guest("add", WeightedGPT2, WeightedReference),
     Guest("norm", ScaledNormGPT2, ScaledNormReference),
@@ -460,5 +462,5 @@ GUESTS = (
         {"with_logit_bias": True},
     ),
     Guest("variables", GainedGPT2, GainedReference, GAINS, {"transformer.h.{layer}.gain": 2.0}),
-    Guest("mixing", ShiftedGPT2, ShiftedReference, cannot_generate="guests.ShiftedGPT2|ShiftedGPT2"),
+    Guest("mixing", ShiftedGPT2, ShiftedReference, cannot_generate="ShiftedGPT2", cannot_step="ShiftedGPT2"),
 )

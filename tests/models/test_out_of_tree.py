@@ -247,18 +247,20 @@ def test_a_guest_generates_what_it_computes_or_says_why_not(guest, folder):
         assert score == pytest.approx(chosen.sum(), abs=1e-3)
 
 
-def test_an_exported_guest_computes_and_decodes_as_it_does(guest, folder, tmp_path):
+def test_an_exported_guest_computes_and_decodes_as_it_does_or_says_why_not(guest, folder, tmp_path):
     model = tfloader.load(folder, **guest.options)
     tfloader.export(model, tmp_path / "exported", verify=True)
     served = tf.saved_model.load(str(tmp_path / "exported")).signatures
-    found = served["serving_default"](input_ids=tf.constant([TEXT]))["logits"]
+    (found,) = served["serving_default"](input_ids=tf.constant([TEXT])).values()
     assert exact(found[0], guest.logits(TEXT))
-    if guest.cannot_generate:
+    if guest.cannot_step:
         assert "step" not in served
-    else:
-        signatures = {name: lambda f=served[name], **inputs: f(**inputs) for name in ("prefill", "step")}
-        ids, mask = tf.constant([TEXT, [0] * 6 + TEXT[:4]]), tf.constant([[1] * 10, [0] * 6 + [1] * 4])
-        assert greedy(**signatures, input_ids=ids, attention_mask=mask, count=5) == [
-            continued(guest, TEXT, 5),
-            continued(guest, TEXT[:4], 5),
-        ]
+        with pytest.raises(tfloader.ConfigError, match=guest.cannot_step):
+            tfloader.export(model, tmp_path / "decoding", decoding=True)
+        return
+    signatures = {name: lambda f=served[name], **inputs: f(**inputs) for name in ("prefill", "step")}
+    ids, mask = tf.constant([TEXT, [0] * 6 + TEXT[:4]]), tf.constant([[1] * 10, [0] * 6 + [1] * 4])
+    assert greedy(**signatures, input_ids=ids, attention_mask=mask, count=5) == [
+        continued(guest, TEXT, 5),
+        continued(guest, TEXT[:4], 5),
+    ]
