@@ -225,6 +225,13 @@ def test_bert4keras_epsilons_of_a_nezha_stand_in_the_saved_config(name, format, 
     assert found.relative_attention_max_distance == 64
 
 
+def test_a_bert_that_lost_its_table_of_segments_is_not_taken_for_nezha_gen():
+    tensors = arrays_of("bert_google")
+    del tensors["bert/embeddings/token_type_embeddings"]
+    with pytest.raises(CheckpointError, match="not named as in any release"):
+        tfloader.load(tensors, config=config_of("bert_google", "bert_config.json"))
+
+
 def test_a_bert_without_segments_is_not_written_as_what_would_be_taken_for_nezha_gen(tmp_path):
     model = tfloader.load(case("bert_google").path, type_vocab_size=0)
     with pytest.raises(ConfigError, match="Save as 'huggingface'"):

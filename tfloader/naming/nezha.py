@@ -40,6 +40,8 @@ HF_DIALECT = replace(
 )
 
 
+NSP = "cls/seq_relationship/"
+
 DIALECT = Dialect(
     name="NEZHA",
     keys=(
@@ -84,9 +86,10 @@ GEN_RELEASE = replace(
     google_bert.RELEASE,
     name="nezha_gen",
     title="NEZHA-GEN (TensorFlow checkpoint)",
-    signature=POSITION_TABLE,
-    lacks=(SEGMENT_TABLE,),
-    naming=replace(google_bert.NAMING, rows=renamed(google_bert.NAMING.rows, {SEGMENT_TABLE: None})),
+    # Its config is BERT's: these alone tell it from a BERT that has lost its table of segments.
+    signature=(POSITION_TABLE, "cls/predictions/output_bias"),
+    lacks=(SEGMENT_TABLE, f"{NSP}output_weights"),
+    naming=replace(google_bert.NAMING, rows=renamed(google_bert.NAMING.rows, {SEGMENT_TABLE: None, NSP: None})),
     config_files=("*config*.json",),
     dialects=(GEN_DIALECT,),
     model_types=("nezha_gen",),
