@@ -24,10 +24,11 @@ from tfloader import layers as tfl
 from tfloader.layers.rotary import rotate
 from tfloader.models.gpt2 import GPT2
 from tfloader.models.heads import Head
-from tfloader.naming import hf_gpt2
+from tfloader.naming import gpt2
 from tfloader.naming.base import Row, row
 
 HOST = CHECKPOINTS / "hf_gpt2"
+LAYERS = 2  # of the host's three
 
 
 class Reference:
@@ -128,10 +129,10 @@ class Guest:
 
     @property
     def release(self) -> Any:
-        dialect = dataclasses.replace(hf_gpt2.DIALECT, name=self.name, constants={"model_type": self.name})
-        naming = dataclasses.replace(hf_gpt2.NAMING, rows=(*hf_gpt2.NAMING.rows, *self.rows))
+        dialect = dataclasses.replace(gpt2.HF_DIALECT, name=self.name, constants={"model_type": self.name})
+        naming = dataclasses.replace(gpt2.HF_NAMING, rows=(*gpt2.HF_NAMING.rows, *self.rows))
         return dataclasses.replace(
-            hf_gpt2.RELEASE,
+            gpt2.HF_RELEASE,
             name=self.name,
             title=f"Guest ({self.seam})",
             family=self.name,
@@ -145,16 +146,17 @@ class Guest:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        return {**json.loads((HOST / "config.json").read_text()), "model_type": self.name}
+        return {**json.loads((HOST / "config.json").read_text()), "n_layer": LAYERS, "model_type": self.name}
 
     @functools.cached_property
     def tensors(self) -> dict[str, np.ndarray]:
         """The host's and its own, by canonical name."""
         with tfloader.open_checkpoint(HOST) as checkpoint:
-            found = {hf_gpt2.NAMING.canonical(name): np.array(checkpoint.read(name)) for name in checkpoint}
-        found = {name: value for name, value in found.items() if name != "lm_head.weight"}
+            found = {gpt2.HF_NAMING.canonical(name): np.array(checkpoint.read(name)) for name in checkpoint}
+        surplus = ("lm_head.", *(f"transformer.h.{index}." for index in range(LAYERS, 3)))
+        found = {name: value for name, value in found.items() if not name.startswith(surplus)}
         for name, value in self.own.items():
-            found |= {name.format(layer=index): np.asarray(value, "float32") for index in range(3)}
+            found |= {name.format(layer=index): np.asarray(value, "float32") for index in range(LAYERS)}
         return found
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:

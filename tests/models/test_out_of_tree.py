@@ -15,7 +15,7 @@ import tensorflow as tf
 import tfloader
 from tests.exporting.served import greedy
 from tests.models import guests
-from tests.models.guests import GUESTS, HOST
+from tests.models.guests import GUESTS, HOST, LAYERS
 from tests.releases import as_list, case, relative_error
 from tfloader.checkpoints import write_safetensors
 from tfloader.checkpoints.base import TensorSpec
@@ -153,7 +153,7 @@ def exact(found, expected):
 def test_a_guest_computes_what_its_reference_does_and_not_what_gpt2_does(guest, folder):
     found = logits(tfloader.load(folder, **guest.options))
     assert exact(found, guest.logits(TEXT))
-    assert relative_error(found, logits(tfloader.load(HOST))) > 1e-3
+    assert relative_error(found, logits(tfloader.load(HOST, num_hidden_layers=LAYERS))) > 1e-3
 
 
 def test_a_guest_trains_every_variable(guest, folder):
@@ -249,7 +249,7 @@ def test_a_guest_generates_what_it_computes_or_says_why_not(guest, folder):
 
 def test_an_exported_guest_computes_and_decodes_as_it_does_or_says_why_not(guest, folder, tmp_path):
     model = tfloader.load(folder, **guest.options)
-    tfloader.export(model, tmp_path / "exported", verify=True)
+    tfloader.export(model, tmp_path / "exported", verify=False)  # as below, by itself
     served = tf.saved_model.load(str(tmp_path / "exported")).signatures
     (found,) = served["serving_default"](input_ids=tf.constant([TEXT])).values()
     assert exact(found[0], guest.logits(TEXT))
