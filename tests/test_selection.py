@@ -141,6 +141,14 @@ def test_one_name_freezes_a_block_and_another_the_layer_alone(bert):
     }
 
 
+@pytest.mark.parametrize("pattern", ["", "re:"])
+def test_an_empty_pattern_chooses_nothing_and_not_everything(bert, pattern):
+    with pytest.raises(TrainingError, match=repr(pattern)):
+        select(bert, pattern)
+    with pytest.raises(TrainingError, match=repr(pattern)):
+        matches([pattern], bert.trainable_variables, "argument")
+
+
 def test_select_keeps_the_models_order_and_names_all_that_choose_nothing(bert):
     found = select(bert, ["Pooler-Dense", "Embedding-Token"])
     assert [item.path.split("/")[0] for item in found] == ["Embedding-Token", "Pooler-Dense", "Pooler-Dense"]

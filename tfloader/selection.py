@@ -158,7 +158,9 @@ def match(
 
 
 def choose(pattern: str, items: Sequence[Named]) -> set[int]:
-    """The indices of the items that a pattern chooses."""
+    """The indices of the items that a pattern chooses; an empty one chooses none."""
+    if pattern in ("", EXPRESSION):
+        return set()
     if pattern.startswith(EXPRESSION):
         return _where(items, lambda item: search(pattern.removeprefix(EXPRESSION), item.path))
     if any(sign in pattern for sign in "*?["):
