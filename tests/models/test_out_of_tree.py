@@ -36,8 +36,8 @@ class GainedBERT(BERT):
 
 @keras.saving.register_keras_serializable("tests")
 class Gain(keras.layers.Layer):
-    def __init__(self, **arguments):
-        super().__init__(**arguments)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.supports_masking = True  # hands the Keras mask on to the layers behind it
 
     def build(self, input_shape):
