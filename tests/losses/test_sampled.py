@@ -108,6 +108,7 @@ def test_log_uniform_noise_sums_to_one_and_falls():
 
 @pytest.mark.parametrize("kind", [losses.SampledSoftmax, losses.NoiseContrastiveEstimation])
 def test_a_model_learns_from_samples_is_judged_by_all_classes_and_saves(kind, tmp_path):
+    keras.utils.set_random_seed(0)
     tokens = RANDOM.integers(1, 20, (64, 6))
     tokens[::2, 4:] = 0
     labels = (tokens + 1) % 20
@@ -125,8 +126,8 @@ def test_a_model_learns_from_samples_is_judged_by_all_classes_and_saves(kind, tm
 
     before = model.evaluate([tokens, labels], batch_size=64, verbose=0, return_dict=True)["loss"]
     assert before == pytest.approx(exact(), rel=1e-5)
-    model.fit([tokens, labels], epochs=60, batch_size=64, verbose=0)
-    assert exact() < 0.3 < before
+    model.fit([tokens, labels], epochs=120, batch_size=64, verbose=0)
+    assert exact() < 0.1 < before
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.get_layer("sampled").kernel, layer.kernel)
