@@ -196,6 +196,10 @@ def test_a_guest_generates_what_its_model_computes(base, override):
 class Shift(keras.layers.Layer):
     """The mean of each token and the one before it."""
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
     def call(self, x):
         return (x + ops.pad(x[:, :-1], [[0, 0], [1, 0], [0, 0]])) / 2
 

@@ -32,6 +32,7 @@ class Adapter(keras.layers.Layer):
     def __init__(self, attribute, initializer="zeros", **options):
         super().__init__(**options)
         self.attribute, self.initializer = attribute, initializer
+        self.supports_masking = True
 
     def build(self, shape):
         dense = keras.layers.Dense(shape[-1], kernel_initializer=self.initializer, name=self.attribute)
