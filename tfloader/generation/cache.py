@@ -22,6 +22,8 @@ import tensorflow as tf
 from tfloader.generation.fused import current, no_copy
 from tfloader.layers.products import computing_with
 
+SLOTS = 64  # free slots that a cache is given at a time
+
 Pair = tuple[Any, Any]  # keys and values, [rows, heads, slots, head_size]
 
 

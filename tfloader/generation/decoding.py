@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfloader.errors import ConfigError
 from tfloader.generation import draws, processors
 from tfloader.generation.beam import BeamSearch
-from tfloader.generation.cache import Prompt, Read, begin
+from tfloader.generation.cache import SLOTS, Prompt, Read, begin
 from tfloader.generation.contrastive import ContrastiveSearch
 from tfloader.generation.kernels import KernelCopies
 from tfloader.generation.loop import State, decoding_loop
@@ -27,7 +27,6 @@ from tfloader.generation.sampling import OneToken
 from tfloader.generation.window import Window, window_for
 from tfloader.models.transformer import Transformer
 
-SLOTS = 64
 SPARE_MEMORY = 2**30
 IDS, MASK = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)
 

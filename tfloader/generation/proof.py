@@ -17,14 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfloader.errors import ConfigError
-from tfloader.generation.cache import begin
+from tfloader.generation.cache import SLOTS, begin
 from tfloader.generation.reading import Prompts
 from tfloader.models.transformer import Transformer
 
 SHORT, STEPS = (3, 1), 2
 # Tokens of the longest text, and where positions are unlimited.
 LONGEST, UNLIMITED = 2048, 512
-FREE_SLOTS = 64  # as many as generation has, so that what counts slots in place of tokens shows
 # Share of the logits' range by which they may differ.
 TOLERANCE = {"float32": 2e-4, "float64": 2e-4, "bfloat16": 0.1, "float16": 0.02}
 
@@ -117,7 +116,8 @@ def with_cache(reader: Prompts, prompts: list[np.ndarray], new: np.ndarray, copi
     tokens = tf.constant([np.pad(row, (longest - len(row), 0)) for row in prompts], tf.int32)
     real = tf.constant([np.arange(longest) >= longest - len(row) for row in prompts])
     read = reader.prefill(tokens, real)
-    prompt, cache = begin(read, copies, reader.shares_prompts, FREE_SLOTS)
+    # As many free slots as in generation, so that what counts slots in place of tokens shows.
+    prompt, cache = begin(read, copies, reader.shares_prompts, SLOTS)
     shared = copies if reader.shares_prompts else 1
     prompt, position = reader.prepared(prompt, shared), tf.repeat(read.position, copies)
     found = [tf.repeat(read.logits, copies, axis=0)]
