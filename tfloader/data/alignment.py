@@ -12,8 +12,7 @@ from tfloader.tokenizers import BaseTokenizer
 class AlignedWords(NamedTuple):
     """Token ids of a sentence, and for each word where its pieces begin and end in them.
 
-    A word that the tokenizer drops (a control character, a lone accent) has no pieces: its place begins and ends
-    before the next piece.
+    A word that the tokenizer drops (a control character, a lone accent) has an empty place before the next piece.
     """
 
     ids: list[int]
@@ -24,8 +23,7 @@ def align_words(tokenizer: BaseTokenizer, words: Sequence[str], max_length: int 
     """Joins words with spaces, encodes them, and finds the pieces of each word.
 
     Args:
-        max_length: the most ids there may be. What is too long loses its end, and `places` has the words only that
-            begin before it.
+        max_length: the most ids. What is too long loses its end, and `places` has only the words that begin before it.
 
     Raises:
         DataError: a word is empty.

@@ -1,7 +1,7 @@
 """Batches of varying lengths on their way into `fit`.
 
-Left to itself, Keras takes every size in which the first two batches agree for fixed, and training fails at the
-first batch of another length, be that hours later. Here, all sizes but 1 are free.
+Keras takes each size in which the first two batches agree for fixed, so that training fails at the first batch of
+another length, be that hours later. Here, all sizes but 1 are free.
 """
 
 from __future__ import annotations
@@ -43,19 +43,14 @@ def as_dataset(batches: Callable[[], Iterator[Any]]) -> tf.data.Dataset:
     import tensorflow as tf
 
     def spec(one: Any, other: Any) -> tf.TensorSpec:
-        one = np.asarray(one)
-        sizes = zip(one.shape[1:], np.shape(other)[1:], strict=True)
-        return tf.TensorSpec([None, *(1 if _is_fixed(*pair) else None for pair in sizes)], one.dtype)
+        sizes = zip(np.shape(one)[1:], np.shape(other)[1:], strict=True)
+        return tf.TensorSpec([None, *(1 if _is_fixed(*pair) else None for pair in sizes)], np.asarray(one).dtype)
 
-    def tuples() -> Iterator[Any]:
-        return map(keras.tree.lists_to_tuples, batches())
-
-    running = tuples()
+    running = batches()
     first = list(itertools.islice(running, 2))
-    signature = keras.tree.map_structure(spec, first[0], first[-1])
+    signature = keras.tree.map_structure(spec, *map(keras.tree.lists_to_tuples, (first[0], first[-1])))
     begun = [itertools.chain(first, running)]  # the beginning of a stream may not come twice
-    dataset = tf.data.Dataset.from_generator(lambda: begun.pop() if begun else tuples(), output_signature=signature)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return _dataset(lambda: begun.pop() if begun else batches(), signature).prefetch(tf.data.AUTOTUNE)
 
 
 def as_batched_dataset(
@@ -64,23 +59,27 @@ def as_batched_dataset(
     """A tf.data.Dataset of batches of the single examples that an iterator gives."""
     import tensorflow as tf
 
-    def named(example: Any) -> Any:
-        return example if names is None else _named(names, example)
-
     def spec(types: Any, shapes: Any) -> Any:
         if isinstance(types, dict):
             return {name: spec(types[name], shapes[name]) for name in types}
         return tuple(map(spec, types, shapes)) if isinstance(types, (tuple, list)) else tf.TensorSpec(shapes, types)
 
-    signature = spec(named(types), named(shapes))
-    dataset = tf.data.Dataset.from_generator(
-        lambda: (keras.tree.lists_to_tuples(named(example)) for example in examples()), output_signature=signature
+    signature = spec(_named(names, types), _named(names, shapes))
+    dataset = _dataset(lambda: (_named(names, example) for example in examples()), signature)
+    return (dataset.padded_batch if padded else dataset.batch)(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _dataset(elements: Callable[[], Iterator[Any]], signature: Any) -> tf.data.Dataset:
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_generator(
+        lambda: map(keras.tree.lists_to_tuples, elements()), output_signature=signature
     )
-    dataset = dataset.padded_batch(batch_size) if padded else dataset.batch(batch_size)
-    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def _named(names: Any, values: Any) -> Any:
+    if names is None:
+        return values
     if isinstance(names, str):
         return {names: values}
     if isinstance(names[0], str):

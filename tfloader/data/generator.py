@@ -26,15 +26,15 @@ class DataGenerator(keras.utils.PyDataset):
     """Batches of a list of items, or of a stream of them.
 
     Args:
-        data: a list (anything with `len` and `[index]`), or a stream: an iterable without a length, which each
-            pass iterates over anew.
+        data: a list (anything with `len` and `[index]`), or a stream: an iterable without a length, which each pass
+            iterates over anew.
         batch_size: items in a batch; the last batch of a pass may have fewer.
         buffer_size: how many items of a stream are held to draw from when it is shuffled, and among how many items
             `length_of` looks for like ones. The default is 1000 batches.
-        shuffle: whether `fit(data)` meets the items in a new order each epoch. Else they keep the order of the
-            data, which `predict` needs.
-        length_of: the length of an item. Shuffled passes make their batches of items of like lengths then, which
-            need little padding, and mix the batches. Passes in the order of the data take no notice.
+        shuffle: whether `fit(data)` meets the items in a new order each epoch. Else they keep the order of the data,
+            which `predict` needs.
+        length_of: the length of an item. Batches of shuffled passes then have items of like lengths, which need little
+            padding. Passes in the order of the data take no notice.
         seed: of all orders: with the same seed, the same epoch always has the same order.
         workers, use_multiprocessing, max_queue_size: as in keras.utils.PyDataset. Forked processes all start with
             the same global random numbers.
@@ -214,16 +214,17 @@ class DataGenerator(keras.utils.PyDataset):
             return range(len(self.data))
         order = self._orders.get(epoch)
         if order is None:
-            random = self._random(epoch)
+            random = np.random.default_rng((self.seed, epoch))
             order = random.permutation(len(self.data))
             if self.length_of is not None:
-                order = np.fromiter(self._bucketed(order.tolist(), self._lengths.__getitem__, random), int, len(order))
+                batched = self._bucketed(order.tolist(), self._lengths.__getitem__, random)
+                order = np.fromiter(batched, int, len(order))
             # Two are kept: workers may begin an epoch while others are at the end of the one before.
             self._orders = {**dict([*self._orders.items()][-1:]), epoch: order}
         return order
 
     def _mixed_stream(self, epoch: int) -> Iterator[Any]:
-        random = self._random(epoch)
+        random = np.random.default_rng((self.seed, epoch))
         items = drawn_from_buffer(self.data, self.buffer_size, random)
         return items if self.length_of is None else self._bucketed(items, self.length_of, random)
 
@@ -233,9 +234,6 @@ class DataGenerator(keras.utils.PyDataset):
     @functools.cached_property
     def _lengths(self) -> list[float]:
         return [self.length_of(item) for item in self.data]
-
-    def _random(self, epoch: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, epoch))
 
 
 class _Endless(keras.utils.PyDataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -53,8 +54,8 @@ def spans_to_tags(spans: Iterable[Span], length: int, scheme: str = "BIO") -> li
     """
     tags = ["O"] * length
     for start, end, label in spans:
-        if not 0 <= start < end <= length or any(tag != "O" for tag in tags[start:end]):
-            problem = "overlaps another" if 0 <= start < end <= length else f"is not within {length} words"
+        if not (within := 0 <= start < end <= length) or any(tag != "O" for tag in tags[start:end]):
+            problem = "overlaps another" if within else f"is not within {length} words"
             raise DataError(f"spans: {Span(start, end, label)} {problem}.")
         tags[start:end] = [_tag(letter, label) for letter in _scheme(scheme).letters(end - start)]
     return tags
@@ -108,12 +109,12 @@ class Score(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """Which share of those found is right; 0 if none is found."""
+        """The share of those found that is right; 0 if none is found."""
         return self.right / self.found if self.found else 0.0
 
     @property
     def recall(self) -> float:
-        """Which share of those there is found; 0 if none is there."""
+        """The share of those there that is found; 0 if none is there."""
         return self.right / self.there if self.there else 0.0
 
     @property
@@ -133,13 +134,12 @@ def score_spans(there: Sequence[Collection[Span]], found: Sequence[Collection[Sp
     """
     if len(there) != len(found):
         raise DataError(f"found: there are {len(there)} sentences, but spans were found for {len(found)}.")
-    counts: dict[str, list[int]] = {}
+    counts = [Counter[str](), Counter[str](), Counter[str]()]
     for here, got in zip(map(set, there), map(set, found), strict=True):
-        for column, spans in enumerate((here & got, got, here)):
-            for span in spans:
-                counts.setdefault(span.label, [0, 0, 0])[column] += 1
-    labels = {label: Score(*counts[label]) for label in sorted(counts)}
-    return Score(*map(sum, zip(*labels.values(), strict=True))) if labels else Score(0, 0, 0), labels
+        for count, spans in zip(counts, (here & got, got, here), strict=True):
+            count.update(span.label for span in spans)
+    labels = {label: Score(*(count[label] for count in counts)) for label in sorted(counts[1] | counts[2])}
+    return Score(*(count.total() for count in counts)), labels
 
 
 def _scheme(name: str) -> Scheme:
