@@ -1,8 +1,8 @@
 """What every tokenizer offers, built on two methods that a subclass supplies.
 
-`_ids` turns texts into ids in one native call; `_pieces` turns one text into tokens, ids and character offsets.
-Special tokens around a text, pairs, truncation, padding, batches, saving, and the way back from tokens to characters
-(`rematch`) are written once, here.
+`_ids` turns texts into ids in one native call; `_pieces` turns one text into tokens, ids and character offsets. All
+else is written once, here: special tokens around a text, pairs, truncation, padding, and the way back from tokens to
+characters (`rematch`).
 """
 
 from __future__ import annotations
@@ -91,7 +91,6 @@ class BaseTokenizer:
         raise NotImplementedError
 
     def _write(self, folder: str | os.PathLike[str], files: Mapping[str, bytes], config: Mapping[str, Any]) -> None:
-        """Writes the files of a tokenizer and its tokenizer_config.json."""
         if self._pre_tokenize or self._translate:
             raise TokenizerError(
                 "pre_tokenize and token_translate are Python objects that no tokenizer file can hold. Save a "
@@ -159,10 +158,10 @@ class BaseTokenizer:
     ) -> tuple[list[int], list[int]]:
         """Returns the ids and segment ids of a text or a pair, as bert4keras does.
 
-        A list in place of a text is taken as its tokens, complete with start and end. The pattern says
-        whether the second text has a start token of its own ("S*E*SE") or not ("S*E*E"). Over `maxlen`,
-        tokens go from the longer of the two (from the first where they are equal): before the end token
-        ("right"), after the start token ("left"), or at an index of your choice.
+        A list in place of a text is taken as its tokens, complete with start and end. The pattern says whether the
+        second text has a start token of its own ("S*E*SE") or not ("S*E*E"). Over `maxlen`, tokens go from the longer
+        of the two (from the first where they are equal): before the end token ("right"), after the start token
+        ("left"), or at an index of your choice.
         """
         if pattern not in PATTERNS:
             raise TokenizerError(f"pattern: expected one of {', '.join(PATTERNS)}; found {pattern!r}.")
@@ -178,13 +177,9 @@ class BaseTokenizer:
                 return start + self._checked(self._ids, [given])[0] + end
             return self.tokens_to_ids(given)
 
-        if second is None:
-            ids = side(first, end)
-            if maxlen is not None:
-                cut(ids, len(ids) - maxlen, index, maxlen, kept)
-            return ids, [0] * len(ids)
-        one, two = side(first, self.tokens_to_ids(self._between)), side(second, end)
-        dropped = len(start) if pattern == "S*E*E" else 0
+        one = side(first, end if second is None else self.tokens_to_ids(self._between))
+        two = [] if second is None else side(second, end)
+        dropped = len(start) if two and pattern == "S*E*E" else 0
         if maxlen is not None:
             keep_one, keep_two = share(len(one), len(two), maxlen + dropped)
             cut(one, len(one) - keep_one, index, maxlen, kept)
@@ -195,8 +190,8 @@ class BaseTokenizer:
     def offsets(self, text: str) -> Offsets:
         """Returns where each token of `tokenize(text)` stands: (start, end) in characters of the text.
 
-        Start and end tokens stand nowhere: (0, 0). The native library computes these; unlike `rematch`, they
-        include dropped characters that lie between the kept ones.
+        Start and end tokens stand nowhere: (0, 0). Unlike `rematch`, these include dropped characters that lie between
+        kept ones.
         """
         inner = self._checked(self._pieces, text)[2]
         return [(0, 0)] * len(self._start) + inner + [(0, 0)] * len(self._end)
@@ -204,10 +199,9 @@ class BaseTokenizer:
     def rematch(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
         """Returns, for each token of this text, the indices of its characters in the text.
 
-        Special tokens have none, also where they took the place of another ("[MASK]"). Characters that the
-        tokenizer drops (control characters; accents, where it strips them) belong to no token. Tokens cut by
-        truncation are found as well: at the beginning if they agree with it, else at the end, else wherever
-        they fit.
+        Special tokens have none, also where they took the place of another ("[MASK]"). Characters that the tokenizer
+        drops (control characters; accents, where it strips them) belong to no token. Truncated tokens are found as
+        well: at the beginning if they agree with it, else at the end, else wherever they fit.
         """
         own, _, offsets = self._checked(self._pieces, text)
         inner, before = self._without_ends(list(tokens))

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from tfloader.errors import TokenizerError
 from tfloader.files import read_json, read_text
 from tfloader.tokenizers.fast import RustTokenizer
-from tfloader.tokenizers.sequences import id_gaps
 from tfloader.tokenizers.vocabulary import tokens_by_id
 
 END_OF_TEXT = "<|endoftext|>"
@@ -23,11 +22,11 @@ class BytePairTokenizer(RustTokenizer):
         merges: pairs of tokens in the order in which they are merged, or the path of their file.
         token_start, token_end: tokens put around a text (RoBERTa: "<s>" and "</s>"); GPT-2 has none.
         tokens: the token of each role ("bos", "eos", "unk", "pad", ...) that the model has.
-        special_tokens: keeps special tokens that stand in a text whole, as Hugging Face does. OpenAI's
-            encoder takes "<|endoftext|>" for text like any other, and so do we unless asked.
+        special_tokens: keeps special tokens that stand in a text whole, as Hugging Face does. OpenAI's encoder takes
+            "<|endoftext|>" for text like any other, and so do we unless asked.
 
-    There is no padding token in GPT-2; batches are padded with "<|endoftext|>" (or id 0 without one), and
-    only the attention mask tells such a position from a real one.
+    There is no padding token in GPT-2; batches are padded with "<|endoftext|>" (or id 0 without one), and only the
+    attention mask tells such a position from a real one.
     """
 
     def __init__(
@@ -60,11 +59,10 @@ class BytePairTokenizer(RustTokenizer):
         import tokenizers
         from tokenizers import decoders, models, pre_tokenizers
 
-        missing = [c for c in pre_tokenizers.ByteLevel.alphabet() if c not in self._vocab]
-        if missing:
+        if missing := [c for c in pre_tokenizers.ByteLevel.alphabet() if c not in self._vocab]:
             raise TokenizerError(
-                f"{name}: {len(missing)} of the 256 byte symbols are missing (the first is "
-                f"{min(missing)!r}), so some texts would lose characters. Is this a byte-level vocabulary?"
+                f"{name}: {len(missing)} of the 256 byte symbols are missing (the first is {min(missing)!r}), so some "
+                "texts would lose characters. Is this a byte-level vocabulary?"
             )
         try:
             rust = tokenizers.Tokenizer(models.BPE(self._vocab, self._merges))
@@ -78,12 +76,6 @@ class BytePairTokenizer(RustTokenizer):
             rust.add_special_tokens(sorted(set(self.special_tokens.values())))
         return rust
 
-    def _find(self, token: str) -> int | None:
-        return self._vocab.get(token)
-
-    def _name(self, index: int) -> str | None:
-        return self._tokens.get(index)
-
     def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids, byte for byte; bytes that are no valid UTF-8 become U+FFFD."""
         tokens = self.ids_to_tokens(ids) if tokens is None else list(tokens)
@@ -93,9 +85,9 @@ class BytePairTokenizer(RustTokenizer):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes vocab.json, merges.txt and tokenizer_config.json."""
-        gaps = id_gaps(self._vocab.values())
-        if gaps:
-            raise TokenizerError(f"The vocabulary has gaps before the ids {gaps[:5]}; no file can hold it.")
+        if len(self._tokens) < self.vocab_size:
+            gap = next(id for id in range(self.vocab_size) if id not in self._tokens)
+            raise TokenizerError(f"The vocabulary has gaps, such as the id {gap}; no file can hold it.")
         merges = "".join(f"{left} {right}\n" for left, right in self._merges)
         config = {
             "tokenizer_class": "RobertaTokenizer" if self._start else "GPT2Tokenizer",
@@ -106,23 +98,18 @@ class BytePairTokenizer(RustTokenizer):
         }
         if config["unk_token"] is None and END_OF_TEXT in self._vocab:
             del config["unk_token"]  # GPT-2's default, which byte-level BPE never needs, but CTranslate2 asks for
-        ordered = dict(sorted(self._vocab.items(), key=lambda item: item[1]))
-        vocab = json.dumps(ordered, ensure_ascii=False)
-        files = {"vocab.json": vocab.encode(), "merges.txt": f"#version: 0.2\n{merges}".encode()}
-        self._write(folder, files, config)
+        vocab = json.dumps(dict(sorted(self._vocab.items(), key=lambda item: item[1])), ensure_ascii=False)
+        self._write(folder, {"vocab.json": vocab.encode(), "merges.txt": f"#version: 0.2\n{merges}".encode()}, config)
 
 
 def _read_merges(path: str) -> list[tuple[str, str]]:
-    lines = read_text(path, TokenizerError).split("\n")
     merges = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, TokenizerError).split("\n"), 1):
         line = line.removesuffix("\r")
         if not line or (number == 1 and line.startswith("#version")):
             continue
         pair = line.split(" ")
         if len(pair) != 2 or not all(pair):
-            raise TokenizerError(
-                f"{path}: line {number} is not a merge, two tokens with a space between them: {line[:60]!r}."
-            )
+            raise TokenizerError(f"{path}: line {number} is not a merge, two tokens and a space: {line[:60]!r}.")
         merges.append((pair[0], pair[1]))
     return merges

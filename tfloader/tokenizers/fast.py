@@ -9,6 +9,7 @@ from typing import Any
 from tfloader.errors import TokenizerError
 from tfloader.files import parse_json, read_text
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
+from tfloader.tokenizers.vocabulary import tokens_by_id
 
 USUAL_NAMES = {
     "pad": ("[PAD]", "<pad>"),
@@ -26,6 +27,14 @@ class RustTokenizer(BaseTokenizer):
     """A tokenizer that the Rust library runs."""
 
     _rust: Any
+    _vocab: dict[str, int]
+    _tokens: dict[int, str]
+
+    def _find(self, token: str) -> int | None:
+        return self._vocab.get(token)
+
+    def _name(self, index: int) -> str | None:
+        return self._tokens.get(index)
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
@@ -38,13 +47,13 @@ class RustTokenizer(BaseTokenizer):
 class JsonTokenizer(RustTokenizer):
     """A tokenizer that exists only as tokenizer.json.
 
-    Everything the file says is followed: its special tokens are kept whole in a text, and what it puts around
-    a text is put there. Its truncation and padding settings are not: calls decide those.
+    What the file says is followed: its special tokens are kept whole in a text, and what it puts around a text is put
+    there. Its truncation and padding settings are not: calls decide those.
 
     Args:
         path: the file.
-        tokens: the token of each role ("pad", "cls", ...), as tokenizer_config.json has them. Without it the
-            usual names are taken where the file declares them special.
+        tokens: the token of each role ("pad", "cls", ...), as tokenizer_config.json has them. Without it the usual
+            names are taken where the file declares them special.
         special_tokens: False makes special tokens in a text ordinary text.
     """
 
@@ -55,27 +64,25 @@ class JsonTokenizer(RustTokenizer):
         text = read_text(path, TokenizerError)
         self.content = parse_json(text, path, TokenizerError)
         self._rust = _open(text, path)
-        model = self.content.get("model") or {}
-        if model.get("dropout"):
+        if dropout := (self.content.get("model") or {}).get("dropout"):
             raise TokenizerError(
-                f"{path}: model.dropout is {model['dropout']}, which would make every call give other ids. "
-                "Set it to null."
+                f"{path}: model.dropout is {dropout}: every call would give other ids. Set it to null."
             )
         self._rust.no_truncation()
         self._rust.no_padding()
         self.keeps_special_tokens = special_tokens
         self._rust.encode_special_tokens = not special_tokens
+        added = {token.content: token.special for token in self._rust.get_added_tokens_decoder().values()}
         if tokens is None:
-            declared = {token.content for token in self._rust.get_added_tokens_decoder().values() if token.special}
-            found = {role: [name for name in names if name in declared] for role, names in USUAL_NAMES.items()}
+            found = {role: [name for name in names if added.get(name)] for role, names in USUAL_NAMES.items()}
             tokens = {role: names[0] for role, names in found.items() if names}
-        missing = sorted(token for token in tokens.values() if self._rust.token_to_id(token) is None)
-        if missing:
+        if missing := sorted(token for token in tokens.values() if self._rust.token_to_id(token) is None):
             raise TokenizerError(f"{path}: the special tokens {missing} are not in its vocabulary.")
-        known = {token.content for token in self._rust.get_added_tokens_decoder().values()}
-        self._rust.add_special_tokens(sorted(set(tokens.values()) - known))
+        self._rust.add_special_tokens(sorted(set(tokens.values()) - set(added)))
         super().__init__(tokens)
-        self.vocab_size = max(self._rust.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self._vocab = self._rust.get_vocab(with_added_tokens=True)
+        self._tokens = tokens_by_id(self._vocab, path)
+        self.vocab_size = max(self._tokens) + 1
         self._learn_template(path)
 
     def _learn_template(self, path: str) -> None:
@@ -86,8 +93,8 @@ class JsonTokenizer(RustTokenizer):
             if plain and self._template(plain, one, two):
                 return
         raise TokenizerError(
-            f"{path}: its post_processor arranges texts in a way that is not implemented: expected fixed "
-            "tokens before, between and after the texts, and segments 0 and then 0 or 1."
+            f"{path}: its post_processor arranges texts in a way that is not implemented: expected fixed tokens "
+            "before, between and after the texts, and segments 0 and then 0 or 1."
         )
 
     def _template(self, plain: list[int], one, two) -> bool:
@@ -105,12 +112,6 @@ class JsonTokenizer(RustTokenizer):
                 self._second_segment = segment
                 return True
         return False
-
-    def _find(self, token: str) -> int | None:
-        return self._rust.token_to_id(token)
-
-    def _name(self, index: int) -> str | None:
-        return self._rust.id_to_token(index) if 0 <= index < 2**32 else None
 
     def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids by the file's own decoder; ids outside its vocabulary decode to nothing."""
@@ -137,6 +138,6 @@ def _open(text: str, path: str):
         raise
     except BaseException as reason:  # a panic in Rust arrives as a BaseException
         raise TokenizerError(
-            f"{path}: the tokenizers library cannot read it ({str(reason)[:200]}). "
-            "Download it again, or install a newer tokenizers."
+            f"{path}: the tokenizers library cannot read it ({str(reason)[:200]}). Download it again, or install a "
+            "newer tokenizers."
         ) from reason

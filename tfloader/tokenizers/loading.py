@@ -55,13 +55,13 @@ def load_tokenizer(
     """Opens the tokenizer of a checkpoint.
 
     Args:
-        path: the checkpoint's folder, or one of its files: a vocabulary, a tokenizer file, or a checkpoint
-            beside which the vocabulary lies.
-        family: what kind of model it is for ("bert", "gpt2_ml", "t5", ...), where the folder's config.json
-            does not say. For "gpt", "gpt2" and "gpt2_ml" WordPiece puts nothing around a text.
-        pre_tokenize: splits a text into words, for a WordPiece vocabulary of Chinese words such as RoFormer's
-            or WoBERT's; theirs was `lambda text: jieba.cut(text, HMM=False)`. Such a vocabulary is refused
-            without it, because character by character other tokens come out than in the training.
+        path: the checkpoint's folder, or one of its files: a vocabulary, a tokenizer file, or a checkpoint beside which
+            the vocabulary lies.
+        family: what kind of model it is for ("bert", "gpt2_ml", "t5", ...), where the folder's config.json does not
+            say. For "gpt", "gpt2" and "gpt2_ml" WordPiece puts nothing around a text.
+        pre_tokenize: splits a text into words, for a WordPiece vocabulary of Chinese words such as RoFormer's or
+            WoBERT's; theirs was `lambda text: jieba.cut(text, HMM=False)`. Such a vocabulary is refused without it,
+            because character by character other tokens come out than in the training.
 
     WordPiece lowercases if tokenizer_config.json, or else tokenizer.json, says so. Where neither does, the vocabulary
     decides: it is cased if one of its tokens is a word, or part of one, of ASCII letters with a capital among them.
@@ -73,8 +73,7 @@ def load_tokenizer(
     if family is None and "config.json" in names:
         family = read_json(os.path.join(folder, "config.json"), TokenizerError).get("model_type")
     if family is None and any(item.endswith(".index") for item in names):
-        # By the names in a TensorFlow checkpoint: GPT2_ML's config file does not say it. If that is no checkpoint, or
-        # none of ours, the vocabulary says what it can.
+        # GPT2_ML's config file does not say it, but the names in its checkpoint do.
         with contextlib.suppress(CheckpointError), open_checkpoint(folder) as checkpoint:
             family = detect_release(checkpoint).family
     if family is not None and not isinstance(family, str):
@@ -86,8 +85,7 @@ def load_tokenizer(
     tokenizer = kind(*(os.path.join(folder, file) for file in files), config, family, **options)
     check_added(tokenizer, folder, names, config)
     for side in ("padding_side", "truncation_side"):
-        value = config.get(side, "right")
-        if value not in ("right", "left"):
+        if (value := config.get(side, "right")) not in ("right", "left"):
             raise TokenizerError(f"{folder}: {side} must be 'right' or 'left', found {value!r}.")
         setattr(tokenizer, side, value)
     return tokenizer
@@ -121,22 +119,17 @@ def _choose(folder: str, names: list[str], name: str | None, config: Settings) -
     named = [(kind, files) for kind, files in present if class_name(config) in CLASSES[kind]]
     usable = named or [(kind, files) for kind, files in present if kind is not _json] or present
     if len(usable) > 1:
-        raise TokenizerError(
-            f"{folder}: holds several tokenizers: {', '.join(' + '.join(files) for _, files in usable)}. "
-            "Give the path of the file that belongs to the model."
-        )
+        several = ", ".join(" + ".join(files) for _, files in usable)
+        raise TokenizerError(f"{folder}: holds several tokenizers: {several}. Give the path of the model's own file.")
     return usable[0]
 
 
 def kinds_of_tokenizer(names: list[str]) -> list[tuple[Callable, list[str]]]:
     """The tokenizers whose files a folder holds, given its file names: (how to open, files)."""
     found: list[tuple[Callable, list[str]]] = []
-    for kind, first, pattern in (
-        (_wordpiece, "vocab.txt", "*vocab*.txt"),
-        (_sentencepiece, "spiece.model", "*.model"),
-    ):
-        matching = [first] if first in names else fnmatch.filter(names, pattern)
-        found += [(kind, [name]) for name in matching]
+    usual = ((_wordpiece, "vocab.txt", "*vocab*.txt"), (_sentencepiece, "spiece.model", "*.model"))
+    for kind, first, pattern in usual:
+        found += [(kind, [name]) for name in ([first] if first in names else fnmatch.filter(names, pattern))]
     found += [(_bytepair, [*pair]) for pair in _BPE_PAIRS if set(pair) <= set(names)][:1]
     found += [(_json, ["tokenizer.json"])] if "tokenizer.json" in names else []
     return found
@@ -159,8 +152,8 @@ def _asked(name: str, names: list[str]) -> tuple[Callable, list[str]] | None:
 
 
 def _shown(names: Collection[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") if names else "nothing"
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(sorted(names)[:20]) + more if names else "nothing"
 
 
 # The kinds
@@ -200,8 +193,7 @@ def _wordpiece(
         special_tokens=not flag(config, "split_special_tokens", True),
     )
     for role in ("bos", "eos"):
-        token = special(config, role, None)
-        if token is not None and token not in vocab:
+        if (token := special(config, role, None)) is not None and token not in vocab:
             raise TokenizerError(f"{path}: {role}_token={token!r} of the config is not in the vocabulary.")
         tokenizer.special_tokens |= {role: token} if token is not None else {}
     return tokenizer
@@ -210,8 +202,7 @@ def _wordpiece(
 def _normalizer_beside(path: str) -> dict:
     """What a tokenizer.json in the same folder says about lowercasing, for a config that does not."""
     beside = os.path.join(os.path.dirname(path), "tokenizer.json")
-    content = read_json(beside, TokenizerError) if os.path.isfile(beside) else {}
-    normalizer = content.get("normalizer")
+    normalizer = read_json(beside, TokenizerError).get("normalizer") if os.path.isfile(beside) else None
     return normalizer if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer" else {}
 
 
@@ -239,16 +230,14 @@ def _sentencepiece(path: str, config: Settings, family: str | None) -> SpTokeniz
     ours = class_name(config) == "SpTokenizer"
     if not ours and (not plain.has_t5_layout or (family is not None and text_format(family).end != "eos")):
         raise TokenizerError(
-            f"{path}: a SentencePiece model for {family or 'an unknown family'} does not say which tokens "
-            "stand around a text, nor how the text is prepared; only T5's way is known here. Say it yourself "
-            "with SpTokenizer(path, token_start=..., token_end=...), or give the path of tokenizer.json if "
-            "there is one."
+            f"{path}: a SentencePiece model for {family or 'an unknown family'} does not say which tokens stand around "
+            "a text, nor how the text is prepared; only T5's way is known here. Say it yourself with SpTokenizer(path, "
+            "token_start=..., token_end=...), or give the path of tokenizer.json if there is one."
         )
     for role, token in specials(config).items():
         if plain.special_tokens.get(role, token) != token or plain._find(token) is None:
             raise TokenizerError(
-                f"{path}: tokenizer_config.json says {role}_token={token!r}; the model has none such. "
-                "Correct the one that is wrong."
+                f"{path}: tokenizer_config.json says {role}_token={token!r}; the model has none. Correct one of them."
             )
     extra = number(config, "extra_ids", 0 if plain.holds_sentinels or ours else 100)
     whole = not flag(config, "split_special_tokens", True)

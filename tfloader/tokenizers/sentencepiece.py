@@ -22,10 +22,10 @@ class SpTokenizer(BaseTokenizer):
         token_start, token_end: pieces put around a text; None for none. T5 ends a text with "</s>".
         pre_tokenize: a function that splits a text into words, which are then joined by single spaces.
         token_translate: pieces to be replaced by others after splitting, and back before decoding.
-        extra_ids: how many sentinels "<extra_id_N>" follow the pieces of the model, counted from the end as
-            T5 does: N has the id `vocab_size - 1 - N`. In a text each is a single token.
-        special_tokens: keeps the model's other special pieces that stand in a text whole ("</s>"), as Hugging
-            Face does. By SentencePiece's rule they are text like any other.
+        extra_ids: how many sentinels "<extra_id_N>" follow the pieces of the model, counted from the end as T5 does: N
+            has the id `vocab_size - 1 - N`. In a text each is a single token.
+        special_tokens: keeps the model's other special pieces that stand in a text whole ("</s>"), as Hugging Face
+            does. By SentencePiece's rule they are text like any other.
 
     Ids from `vocab_size` on, which a model with a padded embedding may produce, decode to nothing.
     """
@@ -65,7 +65,7 @@ class SpTokenizer(BaseTokenizer):
         super().__init__(roles, token_start, token_end)
         marks = [r"<extra_id_(?:0|[1-9][0-9]*)>"] if extra_ids else []
         marks += [re.escape(token) for token in sorted(set(roles.values())) if special_tokens]
-        self._marks = re.compile(f"({'|'.join(marks)})") if marks else None
+        self._marks = re.compile(f"({'|'.join(marks) or '(?!)'})")  # (?!) is nowhere
 
     @property
     def has_t5_layout(self) -> bool:
@@ -96,7 +96,7 @@ class SpTokenizer(BaseTokenizer):
 
     def _split(self, text: str) -> list[str]:
         """Ordinary text at even places, tokens that are kept whole at odd ones."""
-        parts = self._marks.split(text) if self._marks else [text]
+        parts = self._marks.split(text)
         joined = [parts[0]]
         for mark, rest in zip(parts[1::2], parts[2::2], strict=True):
             if self._find(mark) is None:  # a sentinel beyond the last one is text
@@ -106,7 +106,6 @@ class SpTokenizer(BaseTokenizer):
         return joined
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        _refuse_bytes(texts)
         if self._pre_tokenize or self._translate:
             return [self._pieces(text)[1] for text in texts]
         split = [self._split(text) for text in texts]
@@ -120,7 +119,6 @@ class SpTokenizer(BaseTokenizer):
         return rows
 
     def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
-        _refuse_bytes([text])
         if self._pre_tokenize:
             text = " ".join(self._pre_tokenize(text))
         tokens: list[str] = []
@@ -150,8 +148,8 @@ class SpTokenizer(BaseTokenizer):
     def _need_offsets(self) -> None:
         if self._pre_tokenize:
             raise TokenizerError(
-                "pre_tokenize rewrites the text before SentencePiece sees it, so there are no offsets in the "
-                "original. Apply pre_tokenize yourself and give its text to a tokenizer without it."
+                "pre_tokenize rewrites the text before SentencePiece sees it, so there are no offsets in the original. "
+                "Apply pre_tokenize yourself and give its text to a tokenizer without it."
             )
 
     # Pieces to text
@@ -181,18 +179,15 @@ class SpTokenizer(BaseTokenizer):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes spiece.model and tokenizer_config.json."""
         roles = [role for role in ("eos", "unk", "pad") if role in self.special_tokens]
+        is_t5 = self.has_t5_layout and not self._start and self._end == [self.special_tokens["eos"]]
+        around = {"token_start": next(iter(self._start), None), "token_end": next(iter(self._end), None)}
         config = {
             "extra_ids": self.extra_ids,
             # Left out otherwise: it would make transformers split the sentinels as well.
             **({"split_special_tokens": False} if self.keeps_special_tokens else {}),
             **{f"{role}_token": self.special_tokens[role] for role in roles},
+            **({"tokenizer_class": "T5Tokenizer"} if is_t5 else {"tokenizer_class": "SpTokenizer", **around}),
         }
-        if self.has_t5_layout and not self._start and self._end == [self.special_tokens["eos"]]:
-            config["tokenizer_class"] = "T5Tokenizer"
-        else:
-            config["tokenizer_class"] = "SpTokenizer"
-            config["token_start"] = self._start[0] if self._start else None
-            config["token_end"] = self._end[0] if self._end else None
         self._write(folder, {"spiece.model": self._model}, config)
 
 
@@ -213,15 +208,9 @@ def _locate(processor, text: str) -> tuple[list[str], list[int], Offsets]:
         found = processor.encode(text, return_type="offset_mapping")
     except TypeError:  # sentencepiece before 0.2.2 has another way to ask
         pieces = processor.encode(text, out_type="immutable_proto").pieces
-        return (
-            [piece.piece for piece in pieces],
-            [piece.id for piece in pieces],
-            [(piece.begin, piece.end) for piece in pieces],
-        )
+        found = {
+            "pieces": [piece.piece for piece in pieces],
+            "ids": [piece.id for piece in pieces],
+            "offsets": [(piece.begin, piece.end) for piece in pieces],
+        }
     return found["pieces"], found["ids"], found["offsets"]
-
-
-def _refuse_bytes(texts: Iterable[str]) -> None:
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(type(text).__name__)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +15,8 @@ Row = tuple[list[int], int]
 class TokenBatch(NamedTuple):
     """Token ids of a batch: three int32 arrays of shape [batch, length].
 
-    `attention_mask` is 1 at real tokens and 0 at padding. It is the only thing that tells them apart where
-    the tokenizer has no padding token (GPT-2), because the padding id is then an ordinary token.
+    `attention_mask` is 1 at real tokens and 0 at padding. It alone tells them apart where the tokenizer has no padding
+    token (GPT-2), because the padding id is then an ordinary token.
     """
 
     input_ids: np.ndarray
@@ -44,10 +43,7 @@ def share(first: int, second: int, room: int) -> tuple[int, int]:
     if surplus <= 0:
         return first, second
     level = min(surplus, abs(first - second))
-    if first >= second:
-        first -= level
-    else:
-        second -= level
+    first, second = (first - level, second) if first >= second else (first, second - level)
     surplus -= level
     return first - (surplus + 1) // 2, second - surplus // 2
 
@@ -62,25 +58,17 @@ def cut(items: list, count: int, index: int, maxlen: int, kept: tuple[int, int] 
     begin = index if index >= 0 else len(items) + index - count + 1
     if begin < kept[0] or begin + count > len(items) - kept[1]:
         raise TokenizerError(
-            f"maxlen={maxlen} cannot be reached: {count} of {len(items)} tokens would have to go, counted "
-            f"from index {index}. Raise maxlen or choose another truncate_from."
+            f"maxlen={maxlen} cannot be reached: {count} of {len(items)} tokens would have to go, counted from index "
+            f"{index}. Raise maxlen or choose another truncate_from."
         )
     del items[begin : begin + count]
 
 
 def find_sublist(whole: list[str], part: list[str], is_wild: Callable[[str], bool]) -> int | None:
-    """Where `part` fits `whole`: at its beginning, else its end, else anywhere, else None.
-
-    Wild items of `part` fit everything.
-    """
+    """Where `part`, whose wild items fit everything, fits `whole`: at its beginning, its end, anywhere, or None."""
     fixed = [(i, item) for i, item in enumerate(part) if not is_wild(item)]
     last = len(whole) - len(part)
     if last < 0:
         return None
     candidates = (0, last, *range(1, last))
     return next((at for at in candidates if all(whole[at + i] == item for i, item in fixed)), None)
-
-
-def id_gaps(ids: Iterable[int]) -> list[int]:
-    """The first id after each gap between 0 and the highest one."""
-    return [after for before, after in pairwise(sorted({-1, *ids})) if after > before + 1]

@@ -11,6 +11,8 @@ from typing import Literal, overload
 from tfloader.errors import TokenizerError, listing
 from tfloader.files import decoded, read_bytes, write_bytes
 
+Path = str | os.PathLike[str]
+Tokens = Sequence[str] | None
 MAX_VOCAB_BYTES = 64 * 1024 * 1024
 
 # The blocks that Google's BERT treats as Chinese characters, as ranges of a regular expression.
@@ -34,37 +36,27 @@ def is_punctuation(character: str) -> bool:
 
 @overload
 def load_vocab(
-    path: str | os.PathLike[str],
-    encoding: str = ...,
-    simplified: Literal[False] = ...,
-    startswith: Sequence[str] | None = ...,
-    compat: str | None = ...,
+    path: Path, encoding: str = ..., simplified: Literal[False] = ..., startswith: None = ..., compat: str | None = ...
 ) -> dict[str, int]: ...
 @overload
 def load_vocab(
-    path: str | os.PathLike[str],
-    encoding: str = ...,
-    *,
-    simplified: Literal[True],
-    startswith: Sequence[str] | None = ...,
-    compat: str | None = ...,
+    path: Path, encoding: str = ..., *, simplified: Literal[True], startswith: Tokens = ..., compat: str | None = ...
 ) -> tuple[dict[str, int], list[int]]: ...
 def load_vocab(
-    path: str | os.PathLike[str],
+    path: Path,
     encoding: str = "utf-8",
     simplified: bool = False,
-    startswith: Sequence[str] | None = None,
+    startswith: Tokens = None,
     compat: str | None = None,
 ) -> dict[str, int] | tuple[dict[str, int], list[int]]:
     """Reads a vocabulary: the dictionary from token to id.
 
     Args:
-        path: a text file with one token a line. A byte order mark, Windows line ends and empty lines at the
-            end do no harm. A token that stands there twice, or a line of several words, is an error: readers
-            disagree on what they mean.
-        simplified: also drops tokens that Chinese models hardly need (pieces longer than one character that
-            contain a Chinese character or punctuation), and returns the smaller dictionary with the list of
-            original ids in its order, the `keep_tokens` of the model loader.
+        path: a text file with one token a line. A byte order mark, Windows line ends and empty lines at the end do no
+            harm. A token that stands there twice, or a line of several words, is an error: readers disagree on them.
+        simplified: also drops tokens that Chinese models hardly need (pieces longer than one character that contain a
+            Chinese character or punctuation), and returns the smaller dictionary with the list of original ids in its
+            order, the `keep_tokens` of the model loader.
         startswith: with `simplified`, tokens to put first, in this order, whatever they look like.
         compat: "bert4keras" numbers repeated tokens as bert4keras did, which shifts the ids after them.
     """
@@ -78,9 +70,7 @@ def load_vocab(
     return _simplify(vocab, startswith or (), path) if simplified else vocab
 
 
-def save_vocab(
-    path: str | os.PathLike[str], token_dict: Mapping[str, int] | Sequence[str], encoding: str = "utf-8"
-) -> None:
+def save_vocab(path: Path, token_dict: Mapping[str, int] | Sequence[str], encoding: str = "utf-8") -> None:
     """Writes a vocabulary that `load_vocab` reads back equal: one token a line, in the order of ids."""
     write_bytes(os.fspath(path), vocab_lines(token_dict).encode(encoding), TokenizerError)
 
@@ -132,10 +122,9 @@ def _line_numbers(lines: list[str], path: str) -> dict[str, int]:
         vocab.setdefault(token, number)
     if problems:
         raise TokenizerError(
-            f"{path}: the ids of this vocabulary are not certain:\n{listing(problems)}\n"
-            "Repair the file (the id of a token is its line number, counted from 0). To number repeated "
-            "tokens as bert4keras did, and take the first word of a line, load it with "
-            "load_vocab(..., compat='bert4keras')."
+            f"{path}: the ids of this vocabulary are not certain:\n{listing(problems)}\nRepair the file (the id of a "
+            "token is its line number, counted from 0). To number repeated tokens as bert4keras did, and take the "
+            "first word of a line, load it with load_vocab(..., compat='bert4keras')."
         )
     return vocab
 
@@ -153,10 +142,7 @@ def _simplify(vocab: dict[str, int], first: Sequence[str], path: str) -> tuple[d
     if missing or len(set(first)) < len(first):
         found = f"not in the vocabulary: {missing}" if missing else f"a token twice: {list(first)}"
         raise TokenizerError(f"{path}: startswith names tokens that cannot come first; {found}.")
-    rest = [token for token in sorted(vocab, key=vocab.__getitem__) if token not in set(first) and not _rare(token)]
-    kept = [*first, *rest]
+    apart = {t for t in vocab if len(t) > 1 and any(is_cjk(c) or is_punctuation(c) for c in t.removeprefix("##"))}
+    apart.update(first)
+    kept = [*first, *sorted((token for token in vocab if token not in apart), key=vocab.__getitem__)]
     return {token: i for i, token in enumerate(kept)}, [vocab[token] for token in kept]
-
-
-def _rare(token: str) -> bool:
-    return len(token) > 1 and any(is_cjk(c) or is_punctuation(c) for c in token.removeprefix("##"))

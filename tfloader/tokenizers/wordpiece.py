@@ -1,8 +1,8 @@
 """Google BERT's tokenizer: basic splitting, then the longest WordPieces from the left.
 
-The rules are composed here from the Rust library's building blocks instead of taking its BertNormalizer,
-which differs from Google's code: it deletes private-use characters, lowercases a final sigma to σ, strips accents
-before it lowercases, misses 256 Chinese characters and gives up on words above 100 characters (Google: 200).
+The rules are made of the Rust library's building blocks, because its BertNormalizer differs from Google's code: it
+deletes private-use characters, lowercases a final sigma to σ, strips accents before it lowercases, misses 256 Chinese
+characters and gives up on words above 100 characters (Google: 200).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 from tfloader.errors import TokenizerError
 from tfloader.tokenizers.base import Offsets, foreign
 from tfloader.tokenizers.fast import RustTokenizer
-from tfloader.tokenizers.sequences import id_gaps
 from tfloader.tokenizers.vocabulary import CJK_RANGES, is_cjk, is_punctuation, load_vocab, tokens_by_id, vocab_lines
 
 # As regular expressions of the Rust library (Oniguruma).
@@ -40,19 +39,17 @@ class Tokenizer(RustTokenizer):
         token_dict: a dictionary from token to id, or the path of a vocabulary file.
         do_lower_case: lowercases the text and strips its accents, for an uncased vocabulary.
         token_start, token_end: tokens put around a text; None for none, as GPT2_ML wants.
-        pre_tokenize: a function that splits a text into words; those in the vocabulary are kept whole
-            (WoBERT).
+        pre_tokenize: a function that splits a text into words; those in the vocabulary are kept whole (WoBERT).
         token_translate: tokens to be replaced by others after splitting.
         word_maxlen: a longer word becomes one unknown token.
-        strip_accents: strips accents (Unicode's Mn) even without lowercasing, or keeps them in spite of it.
-            None follows `do_lower_case`.
+        strip_accents: strips accents (Unicode's Mn) even without lowercasing, or keeps them in spite of it. None
+            follows `do_lower_case`.
         tokenize_chinese_chars: makes each Chinese character a word.
-        special_tokens: keeps special tokens that stand in a text whole ("[MASK]" is one token), as Hugging
-            Face does. By Google's rule they are text like any other ("[", "mask", "]").
+        special_tokens: keeps special tokens that stand in a text whole ("[MASK]" is one token), as Hugging Face does.
+            By Google's rule they are text like any other ("[", "mask", "]").
 
-    The token of a word that the vocabulary cannot spell is the word itself; its id is the unknown token's.
-    Unicode categories are those of the Rust library: characters that came into Unicode after your Python's
-    tables may be classified differently from Google's Python code.
+    The token of a word that the vocabulary cannot spell is the word itself; its id is the unknown token's. Unicode
+    categories are the Rust library's, which may be newer than those of your Python, and so of Google's code.
     """
 
     def __init__(
@@ -78,8 +75,8 @@ class Tokenizer(RustTokenizer):
         for argument, role in (("token_unk", "unk"), ("token_start", "cls"), ("token_end", "sep")):
             if roles[role] not in vocab and (roles[role] is not None or role == "unk"):
                 raise TokenizerError(
-                    f"{argument}: {roles[role]!r} is not among the {len(vocab)} tokens of the vocabulary. "
-                    + ("Name its unknown token." if role == "unk" else f"Name another token, or {argument}=None.")
+                    f"{argument}: {roles[role]!r} is not among the {len(vocab)} tokens of the vocabulary. Name "
+                    + ("its unknown token." if role == "unk" else f"another token, or {argument}=None.")
                 )
         super().__init__({role: token for role, token in roles.items() if token in vocab}, token_start, token_end)
         self.vocab_size = max(vocab.values()) + 1
@@ -118,12 +115,6 @@ class Tokenizer(RustTokenizer):
             rust.add_special_tokens(list(self.special_tokens.values()))
         return rust, normalizers.Sequence(lowering)
 
-    def _find(self, token: str) -> int | None:
-        return self._vocab.get(token)
-
-    def _name(self, index: int) -> str | None:
-        return self._tokens.get(index)
-
     def is_special(self, token: str) -> bool:
         return (token[:1] == "[" and token[-1:] == "]" and len(token) > 1) or super().is_special(token)
 
@@ -136,8 +127,10 @@ class Tokenizer(RustTokenizer):
 
     def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
         if self._pre_tokenize:
-            tokens = self._words_then_pieces(text)
-            ids, offsets = self.tokens_to_ids(tokens), _spans(self._align(text, tokens))
+            words = self._pre_tokenize(self._lowering.normalize_str(text))
+            tokens = [t for word in words for t in ([word] if word in self._vocab else self._native_pieces(word)[0])]
+            ids, found = self.tokens_to_ids(tokens), self._search(text, tokens)
+            offsets = [(places[0], places[-1] + 1) if places else (0, 0) for places in found]
         else:
             tokens, ids, offsets = self._native_pieces(text)
         if self._translate:
@@ -155,25 +148,15 @@ class Tokenizer(RustTokenizer):
         return tokens, ids, encoding.offsets
 
     def _words(self, text: str) -> list[str]:
-        parts, special = [text], set()
-        if self.keeps_special_tokens:
-            special = set(self.special_tokens.values())
-            longest_first = sorted(special, key=len, reverse=True)
-            parts = [part for part in re.split(f"({'|'.join(map(re.escape, longest_first))})", text) if part]
+        whole = sorted(self.special_tokens.values(), key=len, reverse=True) if self.keeps_special_tokens else []
         words: list[str] = []
-        for part in parts:
-            if part in special:
+        for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, whole)) or '(?!)'})", text)):
+            if i % 2:
                 words.append(part)
             else:
                 normal = self._rust.normalizer.normalize_str(part)
                 words += [word for word, _ in self._rust.pre_tokenizer.pre_tokenize_str(normal)]
         return words
-
-    def _words_then_pieces(self, text: str) -> list[str]:
-        tokens: list[str] = []
-        for word in self._pre_tokenize(self._lowering.normalize_str(text)):
-            tokens += [word] if word in self._vocab else self._native_pieces(word)[0]
-        return tokens
 
     # Tokens back to characters
 
@@ -182,11 +165,9 @@ class Tokenizer(RustTokenizer):
 
     def _fold(self, character: str) -> str:
         """What one character becomes. Both small sigmas are one: which it is depends on its neighbours."""
-        folded = self._folded.get(character)
-        if folded is None:
-            folded = self._rust.normalizer.normalize_str(character).replace("ς", "σ")
-            self._folded[character] = folded
-        return folded
+        if character not in self._folded:
+            self._folded[character] = self._rust.normalizer.normalize_str(character).replace("ς", "σ")
+        return self._folded[character]
 
     def _has_unreliable_offsets(self, text: str) -> bool:
         """Where Unicode's normal form puts marks in another order."""
@@ -194,10 +175,7 @@ class Tokenizer(RustTokenizer):
             return False
         return unicodedata.normalize("NFD", text) != "".join(unicodedata.normalize("NFD", part) for part in text)
 
-    def _search(self, text: str, tokens: list[str], own: list[str], offsets: Offsets) -> list[list[int]]:
-        return self._align(text, tokens)
-
-    def _align(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
+    def _search(self, text: str, tokens: Sequence[str], *_: Any) -> list[list[int]]:
         folded, origin = [], []
         for i, character in enumerate(text):
             piece = self._fold(character)
@@ -230,11 +208,7 @@ class Tokenizer(RustTokenizer):
 
         Transformers reads tokenizer.json, which holds these exact rules, and gives the same ids.
         """
-        gaps = id_gaps(self._vocab.values())
-        if gaps or len(self._tokens) < len(self._vocab):
-            raise TokenizerError(f"The vocabulary has repeated ids or gaps (before {gaps[:5]}); no file can hold it.")
-        roles = {f"{role}_token": None for role in ("unk", "sep", "pad", "cls", "mask")}
-        roles |= {f"{role}_token": token for role, token in self.special_tokens.items()}
+        roles = {**dict.fromkeys(("unk", "sep", "pad", "cls", "mask")), **self.special_tokens}
         config = {
             # This class, unlike BertTokenizer, makes transformers follow tokenizer.json to the letter.
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -243,7 +217,7 @@ class Tokenizer(RustTokenizer):
             "tokenize_chinese_chars": self.tokenize_chinese_chars,
             "max_input_chars_per_word": self.word_maxlen,
             "split_special_tokens": not self.keeps_special_tokens,
-            **roles,
+            **{f"{role}_token": token for role, token in roles.items()},
         }
         files = {"vocab.txt": vocab_lines(self._vocab).encode(), "tokenizer.json": self._json().encode()}
         self._write(folder, files, config)
@@ -263,10 +237,6 @@ class Tokenizer(RustTokenizer):
             )
         rust.decoder = tokenizers.decoders.WordPiece(prefix="##")
         return rust.to_str()
-
-
-def _spans(found: list[list[int]]) -> Offsets:
-    return [(places[0], places[-1] + 1) if places else (0, 0) for places in found]
 
 
 def join(tokens: Iterable[str]) -> str:
