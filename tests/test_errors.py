@@ -23,7 +23,6 @@ ALLOWED = {
     ("downloads/archives.py", "ValueError"): "caught there, with what the reading of archives raises",
     ("staging.py", "OSError"): "what the system reports; turned there into the error of its caller",
     ("staging.py", "ValueError"): "caught there, with what the reading of JSON raises",
-    ("tokenizers/sentencepiece.py", "TypeError"): "what every tokenizer raises for what is no text",
 }
 
 

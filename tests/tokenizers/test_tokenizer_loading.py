@@ -473,7 +473,7 @@ def test_what_a_file_cannot_hold_is_not_saved(tmp_path, data):
         Tokenizer({**vocab, "twin": 5}),
         SpTokenizer(data / "mt5_mesh" / "spiece.model", pre_tokenize=str.split),
     ):
-        with pytest.raises(TokenizerError, match=r"no (tokenizer )?file can hold"):
+        with pytest.raises(TokenizerError, match=r"no tokenizer file can hold|a vocabulary file needs each token once"):
             tokenizer.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 

@@ -237,7 +237,7 @@ def _sentencepiece(path: str, config: Settings, family: str | None) -> SpTokeniz
     for role, token in specials(config).items():
         if plain.special_tokens.get(role, token) != token or plain._find(token) is None:
             raise TokenizerError(
-                f"{path}: tokenizer_config.json says {role}_token={token!r}; the model has none. Correct one of them."
+                f"{path}: tokenizer_config.json says {role}_token={token!r}; the model has none such. Correct one."
             )
     extra = number(config, "extra_ids", 0 if plain.holds_sentinels or ours else 100)
     whole = not flag(config, "split_special_tokens", True)
