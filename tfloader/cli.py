@@ -37,10 +37,7 @@ def info(options: argparse.Namespace) -> int:
     from tfloader import inspection
 
     found = inspection.info(options.path, options.model)
-    if options.json:
-        show_json(found)
-    else:
-        show("\n".join(_info_lines(found)))
+    show_json(found) if options.json else show("\n".join(_info_lines(found)))
     return 0
 
 
@@ -79,9 +76,9 @@ def convert(options: argparse.Namespace) -> int:
     """
     from tfloader.conversion import convert
 
-    given = ("model", "dtype", "max_shard_bytes", "keep_tokens", "tokenizer", "verify")
-    checks = convert(options.source, options.target, options.to, **{name: getattr(options, name) for name in given})
-    return show_checks(options, checks or (), options.target, "written")
+    given = ("source", "target", "to", "model", "dtype", "max_shard_bytes", "keep_tokens", "tokenizer", "verify")
+    checks = convert(**{name: getattr(options, name) for name in given})
+    return show_checks(options, checks, options.target, "written")
 
 
 def download(options: argparse.Namespace) -> int:
@@ -246,8 +243,7 @@ def show_checks(
     options: argparse.Namespace, checks: Iterable[Any], path: str, outcome: str, words: str | None = None
 ) -> int:
     """Prints each check as soon as it is known, and what follows from all of them; gives the exit status."""
-    words = words or outcome
-    found = []
+    words, found = words or outcome, []
     for check in checks:
         found.append(check)
         if options.traceback and check.error:
@@ -268,6 +264,7 @@ def show_json(content: Any) -> None:
 
 
 def _info_lines(found: dict[str, Any]) -> list[str]:
+    tokenizer, foreign, unknown = found["tokenizer"], found["not_of_the_model"], found["unknown"]
     lines = {
         "path": found["path"],
         "release": found["release"],
@@ -277,10 +274,8 @@ def _info_lines(found: dict[str, Any]) -> list[str]:
         "dtypes": ", ".join(sorted(found["dtypes"])),
         "size": _size(found["bytes"]),
         "files": ", ".join(map(os.path.basename, found["files"])),
-        "tokenizer": "{kind}, {vocab_size:,} tokens" if "kind" in found["tokenizer"] else "none: {none}",
+        "tokenizer": ("{kind}, {vocab_size:,} tokens" if "kind" in tokenizer else "none: {none}").format(**tokenizer),
     }
-    lines["tokenizer"] = lines["tokenizer"].format(**found["tokenizer"])
-    foreign, unknown = found["not_of_the_model"], found["unknown"]
     if foreign["tensors"]:
         numbers = f"{foreign['parameters']:,} numbers"
         lines["not of the model"] = f"{foreign['tensors']} of the tensors, {numbers} (optimizer slots and the like)"

@@ -57,24 +57,14 @@ def convert(
             written.
         TfloaderError: the source cannot be read, or the target cannot be written.
     """
+    options = {
+        name: value for name, value in locals().items() if value is not None and name not in ("source", "target", "to")
+    }
     if to not in FORMATS:
         raise ConversionError(f"to={to!r} is no format that tfloader writes; there are {', '.join(FORMATS)}.")
-    given = {
-        "model": model,
-        "dtype": dtype,
-        "max_shard_bytes": max_shard_bytes,
-        "keep_tokens": keep_tokens,
-        "tokenizer": tokenizer,
-        "verify": verify,
-        "text": text,
-        "max_length": max_length,
-        "decoding": decoding,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
     export = importlib.import_module(FORMATS[to]).export
     parameters = inspect.signature(export).parameters.values()
     known = {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
-    strange = [name for name in options if name not in known]
-    if strange:
+    if strange := [name for name in options if name not in known]:
         raise ConversionError(f"{', '.join(strange)}: writing {to!r} has no such option. Leave it out.")
     return export(os.fspath(source), os.fspath(target), to=to, **options)

@@ -31,25 +31,15 @@ class Cut:
 
 @dataclass(frozen=True)
 class Publication:
-    """What somebody published.
+    """What somebody published."""
 
-    Attributes:
-        group: the script in convert/ that it belongs to.
-        home: the authors' page.
-        licence: as stated there; "not stated" if it is not.
-        config: the file that says how large the model is.
-        vocabulary: the tokenizer's files.
-        parts: "hf:owner/name", "gs://bucket/folder", an address, or a file with its checksum.
-        cut: for a vocabulary without a model.
-    """
-
-    group: str
-    home: str
-    licence: str
-    config: str
-    vocabulary: str
-    parts: tuple[str | RemoteFile | Written, ...]
-    cut: Cut | None = None
+    group: str  # the script in convert/ that it belongs to
+    home: str  # the authors' page
+    licence: str  # as stated there; "not stated" if it is not
+    config: str  # the file that says how large the model is
+    vocabulary: str  # the tokenizer's files
+    parts: tuple[str | RemoteFile | Written, ...]  # of str: "hf:owner/name", "gs://bucket/folder", an address
+    cut: Cut | None = None  # for a vocabulary without a model
 
 
 APACHE = "Apache-2.0"
@@ -61,6 +51,9 @@ GPT2_FILES = (
 )  # fmt: skip
 T5 = "gs://t5-data"
 T5_HOME = "text-to-text-transfer-transformer"
+T5_1_1_HOME = f"{T5_HOME}/blob/main/released_checkpoints.md"
+FLAN = ("t5", "https://huggingface.co/google", APACHE, "spiece.model (32000 pieces)")
+SIZES = ("small", "base", "large", "xl", "xxl")
 GPT2_ML = "https://github.com/imcaspar/gpt2-ml"
 GPT2_ML_RAW = "https://raw.githubusercontent.com/imcaspar/gpt2-ml/f6286b16cbbee6dddbe1ba557fffb47eaf998cd1"
 MT5_CHINESE = "https://raw.githubusercontent.com/bojone/t5_in_bert4keras/e106f39754932759bda34d33809fc0ee2cbcb1ca"
@@ -87,8 +80,9 @@ def _gpt2_ml(step: int, tag: str, drive: str, sha256: str, vocab: str, vocab_sha
     )  # fmt: skip
 
 
-def _t5(home: str, folder: str, vocabulary: str, pieces: str) -> Publication:
-    group = "mt5" if folder.startswith("mt5/") else "t5"
+def _t5(
+    home: str, folder: str, vocabulary: str = "cc_all.32000", pieces: int = 32000, group: str = "t5"
+) -> Publication:
     return Publication(
         group, f"https://github.com/google-research/{home}", APACHE, "operative_config.gin",
         f"sentencepiece.model ({pieces} pieces)",
@@ -154,25 +148,10 @@ CATALOGUE: dict[str, Publication] = {
         "e698cc97a7f5f706f84f58bb469d614e51d3c0ce5f9ab9bf77e01e3fcb41d482", "clue-vocab.txt",
         "a25692ff268cd5d2468a66601ad746c49251bcc0b5a330592708bbe89ef67d02", 8021,
     ),
-    **{
-        f"t5-{size}": _t5(T5_HOME, size, "cc_all.32000", "32000")
-        for size in ("small", "base", "large", "3B", "11B")
-    },
-    **{
-        f"t5.1.1.{size}": _t5(f"{T5_HOME}/blob/main/released_checkpoints.md", f"t5.1.1.{size}", "cc_all.32000", "32000")
-        for size in ("small", "base", "large", "xl", "xxl")
-    },
-    **{
-        f"flan-t5-{size}": _hugging_face(
-            "t5", "https://huggingface.co/google", APACHE, "spiece.model (32000 pieces)",
-            f"google/flan-t5-{size}",
-        )
-        for size in ("small", "base", "large", "xl", "xxl")
-    },
-    **{
-        f"mt5-{size}": _t5("multilingual-t5", f"mt5/{size}", "mc4.250000.100extra", "250100")
-        for size in ("small", "base", "large", "xl", "xxl")
-    },
+    **{f"t5-{size}": _t5(T5_HOME, size) for size in ("small", "base", "large", "3B", "11B")},
+    **{f"t5.1.1.{size}": _t5(T5_1_1_HOME, f"t5.1.1.{size}") for size in SIZES},
+    **{f"flan-t5-{size}": _hugging_face(*FLAN, f"google/flan-t5-{size}") for size in SIZES},
+    **{f"mt5-{size}": _t5("multilingual-t5", f"mt5/{size}", "mc4.250000.100extra", 250100, "mt5") for size in SIZES},
     # Made for bert4keras: mT5's vocabulary cut to Chinese, and the rows of the embeddings that belong to it.
     "mt5-chinese-vocabulary": Publication(
         "mt5", "https://github.com/bojone/t5_in_bert4keras", NOT_STATED, "none: goes with mt5-*",

@@ -35,21 +35,13 @@ BINARY = (".safetensors", ".h5", ".bin", ".model", ".index", ".zip", ".tar", ".t
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as it is published.
+    """A file as it is published."""
 
-    Attributes:
-        url: where it is; None if it can only be downloaded by hand, from `page`.
-        path: its name in the folder that it goes to, "/" between folders.
-        size: in bytes, if published.
-        checksum: "sha256:...", "md5:..." or "git:..." (the SHA-1 that git gives it), in hexadecimal, if published.
-        page: where a person finds it.
-    """
-
-    url: str | None
-    path: str
-    size: int | None = None
-    checksum: str | None = None
-    page: str = ""
+    url: str | None  # None if it can only be downloaded by hand, from `page`
+    path: str  # its name in the folder that it goes to, "/" between folders
+    size: int | None = None  # in bytes, if published
+    checksum: str | None = None  # "sha256:...", "md5:..." or "git:..." (git's SHA-1), in hexadecimal, if published
+    page: str = ""  # where a person finds it
 
     @property
     def identity(self) -> str:

@@ -64,12 +64,13 @@ class Web:
         import requests
         from requests.cookies import RequestsCookieJar
 
-        if token is not None and (not token.isascii() or not token.isprintable() or " " in token or not token):
-            raise DownloadError("The token is malformed: it must be one word of ASCII characters.")
-        self._token = token
-        self._origin = _origin(origin) if token else None
-        if token and not _is_private(origin):
-            raise DownloadError(f"{shown(origin)}: a token is sent over https only. Use an https address.")
+        self._token, self._origin = token, None
+        if token is not None:
+            if not (token.isascii() and token.isprintable() and token) or " " in token:
+                raise DownloadError("The token is malformed: it must be one word of ASCII characters.")
+            scheme, host, _ = self._origin = _origin(origin)
+            if scheme != "https" and host not in ("localhost", "127.0.0.1", "::1"):
+                raise DownloadError(f"{shown(origin)}: a token is sent over https only. Use an https address.")
         self._sleep = sleep
         self._session = requests.Session()
         self._session.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
@@ -130,11 +131,10 @@ class Web:
                 elif failures >= ATTEMPTS:
                     reason = f"{failure}; given up after {failures} attempts. Try again later"
                 else:
-                    reason = ""
-            if reason:
-                kept = " What has come so far is kept and will be built on." if progress() else ""
-                raise DownloadError(f"{shown(url)}: {reason}.{kept}")
-            self._sleep(pause)
+                    self._sleep(pause)
+                    continue
+            kept = " What has come so far is kept and will be built on." if now else ""
+            raise DownloadError(f"{shown(url)}: {reason}.{kept}")
 
     def _follow(self, url: str, headers: dict[str, str]) -> Any:
         first = url
@@ -226,12 +226,6 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     check_address(url)
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
-
-
-def _is_private(url: str) -> bool:
-    """Whether nobody on the way can read what is sent."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _retry_after(value: str) -> float | None:

@@ -69,7 +69,8 @@ class CachedDecoding:
         """
         rows, past = tf.shape(token)[0], tf.shape(cache)[3]
         position = tf.reduce_sum(mask, axis=1) if memory is None else tf.fill([rows], past)
-        self._check_positions(position)
+        if (most := self.config.max_position_embeddings) is not None:
+            tf.debugging.assert_less(position, most, "No position is left: the text is as long as the model takes.")
         prompt = Prompt(
             keys_values=unpacked(cache, self.layers),
             tokens=tf.zeros([rows, past], tf.int32),  # tfloader's attention_bias reads no more than their number
@@ -90,11 +91,6 @@ class CachedDecoding:
         """The specs of what `step` takes, from what `prefill` returns."""
         state = {name: open_spec(value) for name, value in prefilled.items() if name != "logits"}
         return {"token": tf.TensorSpec([None], tf.int32), **state}
-
-    def _check_positions(self, position: Any) -> None:
-        if self.config.max_position_embeddings is not None:
-            most = tf.constant(self.config.max_position_embeddings)
-            tf.debugging.assert_less(position, most, "No position is left: the text is as long as the model takes.")
 
 
 def aligned_right(input_ids: Any, attention_mask: Any) -> tuple[Any, Any]:

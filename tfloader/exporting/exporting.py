@@ -1,4 +1,4 @@
-"""`export`: checks the request before anything heavy is imported, then gathers the model and writes it."""
+"""`export`: checks the request before a model is loaded, then gathers the model and writes it."""
 
 from __future__ import annotations
 
@@ -54,9 +54,8 @@ def export(
             written gives other numbers.
         ConfigError, TokenizerError: `decoding=True` or `text=True` is not possible.
     """
-    from tfloader.exporting.writing import Wishes, check, gathered
+    from tfloader.exporting.writing import Export, check, gathered
 
     folder, source = os.fspath(folder), os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
-    wishes = Wishes(text, max_length, decoding)
-    check(to, folder, source, wishes)
-    return gathered(model, tokenizer, dtype, keep_tokens).write(folder, to, wishes, verify)
+    check(to, folder, source, text)
+    return Export(*gathered(model, tokenizer, dtype, keep_tokens), text, max_length, decoding).write(folder, to, verify)

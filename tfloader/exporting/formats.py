@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import os
 import shutil
@@ -22,24 +23,17 @@ MAX_GRAPH_BYTES = 1_900_000_000  # a protocol buffer, which holds the weights fo
 
 @dataclass(frozen=True)
 class Format:
-    """A way out of TensorFlow.
+    """A way out of TensorFlow."""
 
-    Attributes:
-        write: (module with all variables and tables, signatures, folder) -> None.
-        open: (folder, signature's name) -> a function of named arrays, as other programs would run it.
-        needs: packages that `write` and `open` import.
-        extra: what of `pip install tfloader[...]` brings them.
-        holds_text: whether it can have strings as input.
-        only_float32: whether other dtypes of a model are refused.
-        output_names: signature -> our names of the outputs, and what they are called in the file.
-    """
-
+    # (module with all variables and tables, signatures, folder) -> None
     write: Callable[[tf.Module, Mapping[str, Signature], str], None]
+    # (folder, signature's name) -> a function of named arrays, as other programs would run it
     open: Callable[[str, str], Callable[..., Arrays]]
-    needs: tuple[str, ...] = ()
-    extra: str = ""
-    holds_text: bool = False
-    only_float32: bool = True
+    needs: tuple[str, ...] = ()  # packages that `write` and `open` import
+    extra: str = ""  # what of `pip install tfloader[...]` brings them
+    holds_text: bool = False  # whether it can have strings as input
+    only_float32: bool = True  # whether other dtypes of a model are refused
+    # signature -> our names of the outputs, and what they are called in the file
     output_names: Callable[[Signature], dict[str, str]] = lambda signature: {name: name for name in signature.outputs}
 
     def missing(self) -> Iterator[str]:
@@ -60,35 +54,29 @@ class Format:
 
 
 def write_savedmodel(module: tf.Module, signatures: Mapping[str, Signature], folder: str) -> None:
-    functions = {name: signature.function for name, signature in signatures.items()}
-    tf.saved_model.save(module, folder, signatures=functions)
+    tf.saved_model.save(module, folder, signatures={name: item.function for name, item in signatures.items()})
 
 
 def open_savedmodel(folder: str, name: str) -> Callable[..., Arrays]:
     loaded = tf.saved_model.load(folder)
-    function = loaded.signatures[name]
 
     def run(**inputs: Any) -> Arrays:
-        # A signature does not keep alive the variables of what it was loaded with.
-        assert loaded is not None
-        return {key: as_array(value) for key, value in function(**as_tensors(inputs)).items()}
+        # Looked up here, because a signature alone does not keep its variables alive.
+        function = loaded.signatures[name]
+        return as_arrays(function(**{key: tf.convert_to_tensor(value) for key, value in inputs.items()}))
 
     return run
 
 
-def as_tensors(inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-    return {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
-
-
-def as_array(value: Any) -> np.ndarray:
-    return value.numpy()
+def as_arrays(tensors: Mapping[str, Any]) -> Arrays:
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
 # ---- ONNX
 
 OPSET = 17
 ONNX_WEIGHTS = "weights.bin"
-SHARED_FROM = 1024  # bytes
+SHARED_FROM, ALIGNMENT = 1024, 4096  # bytes
 
 
 def onnx_file(name: str) -> str:
@@ -116,9 +104,6 @@ def write_onnx(module: tf.Module, signatures: Mapping[str, Signature], folder: s
                 tensor.ClearField("raw_data")
             with open(os.path.join(folder, onnx_file(name)), "wb") as file:
                 file.write(proto.SerializeToString())
-
-
-ALIGNMENT = 4096
 
 
 def onnx_output_names(signature: Signature) -> dict[str, str]:
@@ -199,22 +184,16 @@ def write_litert(module: tf.Module, signatures: Mapping[str, Signature], folder:
 
 def open_litert(folder: str, name: str) -> Callable[..., Arrays]:
     path = os.path.join(folder, LITERT_FILE)
+    found = importlib.util.find_spec("ai_edge_litert")
+    interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter if found else tf.lite.Interpreter
 
     def run(**inputs: Any) -> Arrays:
         # An interpreter keeps the sizes that it met first for some operations: each call gets its own.
-        return litert_interpreter(path).get_signature_runner(name)(**inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TensorFlow's own says that it moved to ai_edge_litert
+            return interpreter(model_path=path).get_signature_runner(name)(**inputs)
 
     return run
-
-
-def litert_interpreter(path: str) -> Any:
-    if importlib.util.find_spec("ai_edge_litert"):
-        from ai_edge_litert.interpreter import Interpreter
-
-        return Interpreter(model_path=path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that it moved to ai_edge_litert
-        return tf.lite.Interpreter(model_path=path)
 
 
 FORMATS = {

@@ -41,14 +41,9 @@ OUTPUTS = {
 
 @dataclass(frozen=True)
 class Signature:
-    """A function of named tensors that gives named tensors.
+    """A function of named tensors that gives named tensors; in the specs None stands for sizes that vary."""
 
-    Attributes:
-        function: a concrete function of the inputs in their order.
-        inputs, outputs: name -> spec, None for sizes that vary.
-    """
-
-    function: Callable[..., dict[str, Any]]
+    function: Callable[..., dict[str, Any]]  # a concrete function of the inputs in their order
     inputs: dict[str, tf.TensorSpec]
     outputs: dict[str, tf.TensorSpec]
 
@@ -114,23 +109,14 @@ def output_name(layer: str) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model's layers say about its input.
-
-    Attributes:
-        vocab_size: ids go from 0 to this minus one.
-        dtype: that it computes in.
-        pad_token_id: the id that it hides, or None.
-        causal: whether no token sees a later one.
-        positions: longest input, or None.
-        segments: number of segment ids.
-    """
+    """What a model's layers say about its input."""
 
     vocab_size: int
-    dtype: str
-    pad_token_id: int | None = None
-    causal: bool = False
-    positions: int | None = None
-    segments: int = 1
+    dtype: str  # that it computes in
+    pad_token_id: int | None = None  # which the model hides
+    causal: bool = False  # whether no token sees a later one
+    positions: int | None = None  # longest input
+    segments: int = 1  # number of segment ids
 
     @classmethod
     def of(cls, model: keras.Model) -> Limits:
@@ -159,27 +145,23 @@ def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def sample(signature: Signature, limits: Limits, batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random input for a model's signature, with padding behind the last row's tokens."""
+    """Random input for a model's signature, with padding behind the last row's first token."""
     random = np.random.default_rng(seed)
     found = {}
     for name, spec in signature.inputs.items():
         open_sizes = iter((batch, length))
         shape = [next(open_sizes, length) if size is None else size for size in spec.shape]
+        value = random.normal(size=shape) if spec.dtype.is_floating else np.zeros(shape)
         if name.endswith("input_ids"):
-            ids = random.integers(0, limits.vocab_size, shape)
+            value = random.integers(0, limits.vocab_size, shape)
             if limits.pad_token_id is not None:
-                ids[-1, 1:] = limits.pad_token_id
-            found[name] = ids
+                value[-1, 1:] = limits.pad_token_id
         elif name == "token_type_ids":
-            found[name] = np.sort(random.integers(0, limits.segments, shape), axis=-1)
+            value = np.sort(random.integers(0, limits.segments, shape), axis=-1)
         elif name == "position_ids":
-            found[name] = np.broadcast_to(np.arange(shape[-1]), shape)
+            value += np.arange(shape[-1])
         elif name == "attention_mask":
-            found[name] = np.ones(shape)
-            found[name][-1, 1:] = 0
-        elif spec.dtype.is_floating:
-            found[name] = random.normal(size=shape)
-        else:
-            found[name] = np.zeros(shape)
-        found[name] = found[name].astype(spec.dtype.as_numpy_dtype)
+            value += 1
+            value[-1, 1:] = 0
+        found[name] = value.astype(spec.dtype.as_numpy_dtype)
     return found

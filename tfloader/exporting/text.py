@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfloader.errors import TokenizerError, listing
 from tfloader.tokenizers.vocabulary import CJK_RANGES
 from tfloader.tokenizers.wordpiece import BETWEEN, CASED, PUNCTUATION, SPACE, Tokenizer
 
@@ -45,16 +44,10 @@ class WordPieceInGraph(tf.Module):
         tokenizer: one for which `reasons_against` finds none.
         limit: most tokens of a row, or None.
         truncate: cut longer rows as the tokenizer does; if False they are an error.
-
-    Raises:
-        TokenizerError: naming the reasons against it.
     """
 
     def __init__(self, tokenizer: Tokenizer, limit: int | None = None, truncate: bool = False) -> None:
         super().__init__()
-        reasons = reasons_against(tokenizer)
-        if reasons:
-            raise TokenizerError(f"This tokenizer cannot be exported into a graph:\n{listing(reasons)}")
         self.tokenizer, self.limit, self.truncate = tokenizer, limit, truncate
         self.normal = Replacements(each_character(tokenizer._rust.normalizer.normalize_str))
         self.kinds = Ranges(kinds(tokenizer.tokenize_chinese_chars))
@@ -72,17 +65,12 @@ class WordPieceInGraph(tf.Module):
 
     def __call__(self, texts: Any) -> tuple[Any, Any]:
         """Strings [batch], UTF-8 -> (ids, mask), int32 [batch, length], as calling the tokenizer gives them."""
-        start, end = map(self.tokenizer.tokens_to_ids, (self.tokenizer._start, self.tokenizer._end))
-        inner = self.fitted(self.pieces(*self.words(texts)), len(start) + len(end))
-        rows = [tf.size(texts), 1]
-        ids = tf.concat(
-            [
-                tf.RaggedTensor.from_tensor(tf.tile(tf.constant([start], tf.int32), rows)),
-                inner,
-                tf.RaggedTensor.from_tensor(tf.tile(tf.constant([end], tf.int32), rows)),
-            ],
-            axis=1,
+        start, end = (
+            tf.tile(tf.constant([self.tokenizer.tokens_to_ids(tokens)], tf.int32), [tf.size(texts), 1])
+            for tokens in (self.tokenizer._start, self.tokenizer._end)
         )
+        inner = self.fitted(self.pieces(*self.words(texts)), start.shape[1] + end.shape[1])
+        ids = tf.concat([start, inner, end], axis=1)
         return ids.to_tensor(self.tokenizer.pad_token_id), tf.sequence_mask(ids.row_lengths(), dtype=tf.int32)
 
     def fitted(self, ids: Any, extra: int) -> Any:
@@ -276,10 +264,8 @@ def mark_ranks() -> np.ndarray:
     nfd = normalizers.NFD().normalize_str
     behind = each_character(lambda text: nfd(HIGHEST_MARK + text.replace(SEPARATOR, SEPARATOR + HIGHEST_MARK)))
     stripped = matching(r"\p{Mn}")
-    sorted_before = (
-        chr(point) for point, text in zip(POINTS, behind, strict=True) if text == chr(point) + HIGHEST_MARK
-    )
-    marks = [mark for mark in sorted_before if not stripped[ord(mark)]]
+    pairs = ((chr(point), text) for point, text in zip(POINTS, behind, strict=True) if not stripped[point])
+    marks = [mark for mark, text in pairs if text == mark + HIGHEST_MARK]
     ranks = np.zeros(CHARACTERS, "int32")
     for mark in marks:
         ranks[ord(mark)] = 1 + sum(nfd(mark + other) == other + mark for other in marks)

@@ -21,7 +21,7 @@ from tfloader.conversion.folder import new_folder, problems_with
 from tfloader.conversion.source import Source, token_ids
 from tfloader.conversion.streaming import reason_not_to_verify
 from tfloader.errors import ConfigError, ConversionError, TfloaderError, TokenizerError, listing
-from tfloader.exporting.formats import FORMATS, Arrays, Format
+from tfloader.exporting.formats import FORMATS, Arrays, Format, as_arrays
 from tfloader.exporting.signatures import (
     PREFILL,
     SERVE,
@@ -51,22 +51,13 @@ FROM_TEXT: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What a caller says of the signatures; see `tfloader.exporting.export`."""
-
-    text: bool | None = None
-    max_length: int | None = None
-    decoding: bool | None = None
-
-
-def check(to: str, folder: str, source: str | None, wishes: Wishes) -> None:
+def check(to: str, folder: str, source: str | None, text: bool | None) -> None:
     """Raises a ConversionError with all that can be known before a model is loaded."""
     if to not in FORMATS:
         raise ConversionError(f"to={to!r} is no format to export to; there are {', '.join(FORMATS)}.")
     form = FORMATS[to]
     problems = [*problems_with(folder, source), *form.missing()]
-    if wishes.text and not form.holds_text:
+    if text and not form.holds_text:
         problems.append("text=True: the format has no strings")
     refuse(to, problems)
 
@@ -93,34 +84,31 @@ def converted(to: str, write: Callable[[], None]) -> None:
 
 @dataclass(frozen=True)
 class Export:
-    """A model with what goes along.
-
-    Attributes:
-        source: the path of the checkpoint that it comes from, or None.
-        generation: the content of generation_config.json, or None.
-    """
+    """A model with what goes along, and what `tfloader.exporting.export` is told of the signatures."""
 
     model: keras.Model
-    tokenizer: Any = None
-    source: str | None = None
-    generation: dict[str, Any] | None = None
+    tokenizer: Any
+    generation: dict[str, Any] | None  # the content of generation_config.json
+    text: bool | None
+    max_length: int | None
+    decoding: bool | None
 
-    def write(self, folder: str, to: str, wishes: Wishes, verify: bool | None) -> list[Check]:
-        """See `tfloader.exporting.export`."""
-        form, nbytes = FORMATS[to], sum(item.dtype.size * item.shape.num_elements() for item in self.variables)
+    def write(self, folder: str, to: str, verify: bool | None) -> list[Check]:
+        form, module = FORMATS[to], tf.Module()
+        module.variables_of_the_model = [item.value for item in self.model.weights]
+        nbytes = sum(item.dtype.size * item.shape.num_elements() for item in module.variables_of_the_model)
         refuse(to, form.problems(self.limits.dtype, nbytes))
-        module = tf.Module()
-        module.variables_of_the_model = self.variables
         signatures = {SERVE: model_signature(self.model)}
-        if form.holds_text and wishes.text is not False:
-            signatures |= self.text_signature(module, signatures[SERVE], wishes)
-        if wishes.decoding is not False:
-            with contextlib.nullcontext() if wishes.decoding else contextlib.suppress(ConfigError):
+        if form.holds_text and self.text is not False:
+            with contextlib.nullcontext() if self.text else contextlib.suppress(TokenizerError):
+                signatures[TEXT] = self.text_signature(module, signatures[SERVE])
+        if self.decoding is not False:
+            with contextlib.nullcontext() if self.decoding else contextlib.suppress(ConfigError):
                 signatures |= decoding_signatures(self.model)
         with new_folder(folder, nbytes) as stage:
             converted(to, lambda: form.write(module, signatures, stage))
             unverified = reason_not_to_verify(nbytes, verify)
-            checks = [] if unverified else list(self.checks(form, stage, signatures, wishes))
+            checks = [] if unverified else list(self.checks(form, stage, signatures))
             write_description(os.path.join(stage, DESCRIPTION), to, signatures)
             self.write_companions(stage)
             return checks
@@ -129,22 +117,13 @@ class Export:
     def limits(self) -> Limits:
         return Limits.of(self.model)
 
-    @property
-    def variables(self) -> list[tf.Variable]:
-        return [item.value for item in self.model.weights]
-
     # ---- strings
 
-    def text_signature(self, module: tf.Module, serve: Signature, wishes: Wishes) -> dict[str, Signature]:
-        """The model on texts, or nothing where that is not possible and not insisted upon."""
-        reasons = list(self.reasons_against_text(serve, wishes.max_length))
-        if reasons and wishes.text:
+    def text_signature(self, module: tf.Module, serve: Signature) -> Signature:
+        if reasons := list(self.reasons_against_text(serve)):
             raise TokenizerError(f"text=True: the model cannot take texts:\n{listing(reasons)}")
-        if reasons:
-            return {}
-        tokenize = WordPieceInGraph(
-            self.tokenizer, wishes.max_length or self.limits.positions, truncate=wishes.max_length is not None
-        )
+        limit = self.max_length or self.limits.positions
+        tokenize = WordPieceInGraph(self.tokenizer, limit, truncate=self.max_length is not None)
         module.tokenizer = tokenize  # holds the vocabulary's table
 
         def function(texts: Any) -> dict[str, Any]:
@@ -152,15 +131,15 @@ class Export:
             found = serve.function(*(FROM_TEXT[name](ids, mask) for name in serve.inputs))
             return {**found, "input_ids": ids, "attention_mask": mask}
 
-        return {TEXT: Signature.of(function, {"texts": tf.TensorSpec([None], tf.string)})}
+        return Signature.of(function, {"texts": tf.TensorSpec([None], tf.string)})
 
-    def reasons_against_text(self, serve: Signature, max_length: int | None) -> Iterator[str]:
+    def reasons_against_text(self, serve: Signature) -> Iterator[str]:
         limits, tokenizer = self.limits, self.tokenizer
         strange = [name for name, spec in serve.inputs.items() if name not in FROM_TEXT or spec.shape[1] is not None]
         if strange:
             yield f"its input {', '.join(strange)} does not follow from a text"
-        if max_length and limits.positions and max_length > limits.positions:
-            yield f"max_length={max_length}, but it has {limits.positions} positions"
+        if self.max_length and limits.positions and self.max_length > limits.positions:
+            yield f"max_length={self.max_length}, but it has {limits.positions} positions"
         if tokenizer is None:
             yield "there is no tokenizer"
             return
@@ -173,7 +152,7 @@ class Export:
 
     # ---- the check
 
-    def checks(self, form: Format, folder: str, signatures: Mapping[str, Signature], wishes: Wishes) -> Iterator[Check]:
+    def checks(self, form: Format, folder: str, signatures: Mapping[str, Signature]) -> Iterator[Check]:
         """Runs each signature as it was written, on random input, beside the model.
 
         Raises:
@@ -184,7 +163,7 @@ class Export:
             run, largest = form.open(folder, name), 0.0
             for seed, (batch, length) in enumerate(SIZES):
                 length = min(length, self.limits.positions or length)
-                inputs, expected = self.example(name, signatures, batch, length, seed, wishes)
+                inputs, expected = self.example(name, signatures, batch, length, seed)
                 found = run(**inputs)
                 for key, written in form.output_names(signature).items():
                     largest = max(largest, difference(found[written], expected[key]))
@@ -197,20 +176,20 @@ class Export:
             yield Check(name, "ok", f"{told}, on random input of {len(SIZES)} sizes")
 
     def example(
-        self, name: str, signatures: Mapping[str, Signature], batch: int, length: int, seed: int, wishes: Wishes
+        self, name: str, signatures: Mapping[str, Signature], batch: int, length: int, seed: int
     ) -> tuple[dict[str, Any], Arrays]:
         """Input for a signature, and what the live model and tokenizer give for it."""
         if name == TEXT:
             # So that they fit into the positions, and where a length is given must be cut.
-            most = None if wishes.max_length or not self.limits.positions else max(self.limits.positions // 3 - 1, 0)
+            most = None if self.max_length or not self.limits.positions else max(self.limits.positions // 3 - 1, 0)
             texts = [text[:most] for text in TEXTS[:batch]]
-            tokens = self.tokenizer(texts, max_length=wishes.max_length)
+            tokens = self.tokenizer(texts, max_length=self.max_length)
             values = [FROM_TEXT[key](tokens.input_ids, tokens.attention_mask) for key in signatures[SERVE].inputs]
             found = signatures[SERVE].function(*map(tf.constant, values))
             ids = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
             return {"texts": np.array(texts, object)}, as_arrays(found) | ids
         if name == STEP:
-            _, state = self.example(PREFILL, signatures, batch, length - 1, seed, wishes)
+            _, state = self.example(PREFILL, signatures, batch, length - 1, seed)
             del state["logits"]
             tokens = np.random.default_rng(seed).integers(0, self.limits.vocab_size, batch)
             inputs = {"token": tokens.astype("int32"), **state}
@@ -233,16 +212,13 @@ class Export:
 def write_description(path: str, to: str, signatures: Mapping[str, Signature]) -> None:
     """What other programs need to know to call the model."""
 
-    def described(specs: Mapping[str, tf.TensorSpec], names: Mapping[str, str]) -> dict[str, Any]:
-        return {names[key]: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()} for key, spec in specs.items()}
+    def described(spec: tf.TensorSpec) -> dict[str, Any]:
+        return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
 
-    content = {
-        name: {
-            "inputs": described(item.inputs, {key: key for key in item.inputs}),
-            "outputs": described(item.outputs, FORMATS[to].output_names(item)),
-        }
-        for name, item in signatures.items()
-    }
+    content = {}
+    for name, item in signatures.items():
+        outputs = {theirs: described(item.outputs[ours]) for ours, theirs in FORMATS[to].output_names(item).items()}
+        content[name] = {"inputs": {key: described(spec) for key, spec in item.inputs.items()}, "outputs": outputs}
     write_json(path, {"format": to, "tfloader": __version__, "signatures": content})
 
 
@@ -251,8 +227,8 @@ def gathered(
     tokenizer: Any,
     dtype: str | None,
     keep_tokens: str | os.PathLike[str] | Sequence[int] | None,
-) -> Export:
-    """The model and what goes along, from a path or from what is loaded already."""
+) -> tuple[keras.Model, Any, dict[str, Any] | None]:
+    """(model, tokenizer, generation defaults), from a path or from what is loaded already."""
     is_path = isinstance(tokenizer, (str, os.PathLike))
     if isinstance(model, (str, os.PathLike)):
         with Source(os.fspath(model), token_ids(keep_tokens)) as source:
@@ -260,7 +236,7 @@ def gathered(
                 tokenizer = companions.tokenizer_of(source, tokenizer)
             options: dict[str, Any] = dict(source.load_options, dtype=dtype or "float32")
             built = load(source.path, **{key: value for key, value in options.items() if not key.startswith("with_")})
-            return Export(built, tokenizer, source.path, companions.generation_defaults(source))
+            return built, tokenizer, companions.generation_defaults(source)
     problems = [
         f"{name} is for a path, and this model is loaded already: give it to load()"
         for name, value in (("dtype", dtype), ("keep_tokens", keep_tokens))
@@ -270,11 +246,7 @@ def gathered(
         problems.append(f"model: expected a path or a functional Keras model, found {type(model).__name__}")
     if problems:
         raise ConversionError(f"This cannot be exported:\n{listing(problems)}")
-    return Export(model, load_tokenizer(tokenizer) if is_path else tokenizer or None)
-
-
-def as_arrays(tensors: Mapping[str, Any]) -> Arrays:
-    return {name: value.numpy() for name, value in tensors.items()}
+    return model, load_tokenizer(tokenizer) if is_path else tokenizer or None, None
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
