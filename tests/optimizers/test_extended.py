@@ -169,6 +169,7 @@ def test_what_cannot_be_extended_is_refused():
     [
         ("GradientAccumulation", {"gradient_accumulation_steps": 2}, "a second time"),
         ("GradientAccumulation", {"grad_accum_steps": 0}, "whole number"),
+        ("GradientAccumulation", {"grad_accum_steps": "2"}, "whole number"),
         ("GradientAccumulation", {"grad_accum_steps": 1.5}, "whole number"),
         ("ExponentialMovingAverage", {"gradient_accumulation_steps": 2}, "extend_with_gradient_accumulation"),
         ("ExponentialMovingAverage", {"use_ema": True}, "leave out use_ema"),
@@ -181,7 +182,7 @@ def test_what_cannot_be_extended_is_refused():
         ("PiecewiseLinearLearningRate", {"lr_schedule": {-1: 1}}, "lr_schedule"),
         ("PiecewiseLinearLearningRate", {"lr_schedule": {1: -1}}, "lr_schedule"),
         ("PiecewiseLinearLearningRate", {"lr_schedule": {"ten": 1}}, "lr_schedule"),
-        ("ParameterWiseLearningRate", {"paramwise_lr_schedule": {"a": -1}}, "'a': -1"),
+        ("ParameterWiseLearningRate", {"paramwise_lr_schedule": {"a": -1}}, "a finite number of at least 0, found -1"),
         ("ParameterWiseLearningRate", {"paramwise_lr_schedule": {"a": float("nan")}}, "nan"),
     ],
 )

@@ -314,8 +314,8 @@ def test_methods_that_do_not_go_together_are_refused(methods, message):
     [
         (lambda: FGM(-1), "FGM: epsilon must be a finite number of at least 0, found -1"),
         (lambda: FGM(float("nan")), "found nan"),
-        (lambda: PGD(steps=1.5), "PGD: steps must be an integer of at least 1, found 1.5"),
-        (lambda: FreeLB(steps=1), "FreeLB: steps must be an integer of at least 2"),
+        (lambda: PGD(steps=1.5), "PGD: steps must be a whole number of at least 1, found 1.5"),
+        (lambda: FreeLB(steps=1), "FreeLB: steps must be a whole number of at least 2"),
         (lambda: GradientPenalty("1"), "GradientPenalty: weight"),
         (lambda: VAT(xi=float("inf")), "VAT: xi"),
         (lambda: VAT(unlabelled=[1]), "must be a tf.data.Dataset"),

@@ -129,8 +129,8 @@ def test_a_unilm_model_trains_through_it_and_predicts_without_it(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate": 1.5}, "rate must be a number from 0 to 1, found 1.5"),
-        ({"row_rate": -0.1}, "row_rate must be a number from 0 to 1"),
+        ({"rate": 1.5}, "rate must be a finite number from 0 to 1, found 1.5"),
+        ({"row_rate": -0.1}, "row_rate must be a finite number from 0 to 1"),
         ({"vocab_size": 2, "special_ids": [0, 1]}, "leaves no token"),
     ],
 )

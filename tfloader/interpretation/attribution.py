@@ -35,8 +35,7 @@ def saliency(
         inputs: a batch, as the model takes it.
         target: the result, one number a row: None, the largest output; an integer, or one a row: the output of that
             class; or a function from the outputs to [batch], such as `lambda logits: logits[:, -1, 42]`.
-        layer: the embedding layer, or its name, glob or `re:` expression (`tfloader.selection`). Any layer whose output
-            is [batch, length, size] will do.
+        layer: the embedding layer, whose output is [batch, length, size], or its name (see `tfloader.selection`).
         steps: points on the line (Gauss-Legendre); 50 give the sum to several digits.
         baseline: the embeddings of nothing; broadcast against [batch, length, size].
         occurrence: which call of the layer, where the model calls it more than once: T5's source is 0, its target 1.
@@ -81,17 +80,6 @@ def saliency(
     return tf.reduce_sum(sum(weight * gradient_times_difference(share) for share, weight in points), axis=-1).numpy()
 
 
-class MaskKeeping(keras.layers.Layer):
-    """A function of one tensor as a layer, so that Keras gives the output the input's mask."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        super().__init__(autocast=False)
-        self.function, self.supports_masking = function, True
-
-    def call(self, x: Any) -> Any:
-        return self.function(x)
-
-
 @contextmanager
 def tapped(layer: keras.layers.Layer, occurrence: int, move: Callable[[Any], Any]) -> Iterator[list[tuple[Any, Any]]]:
     """While the model runs, replaces the output x of one call of a layer by move(x).
@@ -99,10 +87,11 @@ def tapped(layer: keras.layers.Layer, occurrence: int, move: Callable[[Any], Any
     Yields a list that gets (own output, what replaces it) for each call.
     """
     plain, calls = layer.call, []
+    moving = keras.layers.Lambda(move, mask=lambda _, mask: mask, autocast=False)  # a layer hands the mask on
 
     def call(*args, **kwargs):
         x = plain(*args, **kwargs)
-        moved = MaskKeeping(move)(x) if len(calls) == occurrence else x
+        moved = moving(x) if len(calls) == occurrence else x
         calls.append((x, moved))
         return moved
 

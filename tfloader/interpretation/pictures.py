@@ -44,9 +44,8 @@ def heat_map(
     the pointer rests on a token.
 
     Args:
-        tokens: strings, or a list of such lists. They are shown as text whatever they hold.
+        tokens: strings, or a list of such lists. They are shown as text whatever they hold, as the title above them is.
         scores: numbers [length] or [batch, length], such as `saliency` gives; those beyond a row's tokens are padding.
-        title: above the picture.
         font: a font file for the PNG; None: fonts of the system that have the characters.
 
     Raises:
@@ -96,16 +95,16 @@ def picture(rows: Sequence[Sequence[tuple[str, float]]], title: str = "", font: 
         raise TrainingError(
             "A PNG needs matplotlib: pip install tfloader[pictures]. A heat map with the ending .html needs nothing."
         ) from error
-    shown = [[(visible(token), score) for token, score in row] for row in rows]
-    heading = [(visible(title), 0.0)] if title else []
-    families = _families({character for row in [heading, *shown] for text, _ in row for character in text}, font)
+    lines = [[(title, 0.0)], *rows] if title else rows
+    shown = [[(visible(token), score) for token, score in row] for row in lines]
+    families = _families({character for row in shown for text, _ in row for character in text}, font)
     strongest = _strongest(rows)
     figure = Figure(dpi=DPI)
     renderer = FigureCanvasAgg(figure).get_renderer()
 
     # Places in pixels, from the top; the figure gets its size when the last one is known.
     placed, line, right = [], 0.0, 0.0
-    for row in [heading] * bool(heading) + shown:
+    for row in shown:
         x = 0.0
         for token, score in row:
             background = [part / 255 for part in colour(score, strongest)]
@@ -167,9 +166,8 @@ def _rows(tokens: Sequence[Any], scores: Any) -> Iterator[list[tuple[str, float]
         raise TrainingError(f"{len(rows)} rows of tokens do not fit scores of shape {scores.shape}.")
     for index, (row, own) in enumerate(zip(rows, numbers, strict=True)):
         if len(row) > len(own) or not np.isfinite(own[: len(row)]).all():
-            raise TrainingError(
-                f"Row {index} has {len(row)} tokens and {np.isfinite(own).sum()} finite scores of {len(own)}."
-            )
+            finite = np.isfinite(own).sum()
+            raise TrainingError(f"Row {index} has {len(row)} tokens and {finite} finite scores of {len(own)}.")
         yield [(token, float(score)) for token, score in zip(row, own, strict=False)]
 
 

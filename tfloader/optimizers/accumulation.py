@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from keras import ops
 
 from tfloader.keras_private import variable_index
-from tfloader.optimizers.extension import Extension, dense, number_of_replicas, refuse, require_tensorflow
+from tfloader.optimizers.extension import Extension, check_number, dense, number_of_replicas, refuse, require_tensorflow
 
 
 class GradientAccumulation(Extension):
@@ -16,8 +18,7 @@ class GradientAccumulation(Extension):
     bert4keras updates came one batch late, and lr_schedule counted batches.)
 
     The mean equals the gradient of one large batch if all batches are equally large; where the loss is a mean over
-    unmasked tokens, if these are equally many. An incomplete group is saved with the optimizer, and the next `fit`
-    completes it.
+    unmasked tokens, if these are equally many. The next `fit` completes an incomplete group, which is also saved.
 
     Args:
         grad_accum_steps: k.
@@ -28,18 +29,13 @@ class GradientAccumulation(Extension):
     def __init__(self, *args, grad_accum_steps: int = 2, **kwargs):
         super().__init__(*args, **kwargs)
         require_tensorflow(self, "Keras' gradient_accumulation_steps")
-        good = grad_accum_steps == int(grad_accum_steps) >= 1
-        refuse(
-            self,
-            (not good, f"grad_accum_steps is {grad_accum_steps!r}; expected a whole number from 1."),
-            (bool(self.gradient_accumulation_steps), "gradient_accumulation_steps would accumulate a second time."),
-        )
+        check_number(self, "grad_accum_steps", grad_accum_steps, 1, kind=Integral)
+        twice = bool(self.gradient_accumulation_steps)
+        refuse(self, (twice, "gradient_accumulation_steps would accumulate a second time."))
         self.grad_accum_steps = grad_accum_steps
 
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
+    def prepare(self, variables):
+        super().prepare(variables)
         self._batches = self.add_variable((), dtype="int", aggregation="only_first_replica", name="batches")
         self._sums = self.add_optimizer_variables(variables, "gradient_sum")
 

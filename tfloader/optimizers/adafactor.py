@@ -18,20 +18,19 @@ from tfloader.selection import as_patterns, matches
 class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
     """AdaFactor with bert4keras' arguments, after Mesh TensorFlow's, which trained T5.
 
-    Keras' Adafactor keeps a full second moment beside the factored one, always scales by the parameter, and bounds the
-    learning rate by 1/sqrt(step) even where it is fixed.
+    Keras' Adafactor also keeps a full second moment, always scales by the parameter, and bounds a fixed learning rate
+    by 1/sqrt(step).
 
     Args:
         learning_rate: number, schedule or callable; None: min(0.01, 1/sqrt(update)), and 0.05 of that without
             parameter scale.
         beta1: of the mean of the updates; 0: none is kept.
         beta2: of the mean of the squares; None: 1 - update^-0.8.
-        epsilon1: added to the squared gradient.
-        epsilon2: lower bound of the parameter scale.
+        epsilon1, epsilon2: added to the squared gradient; lower bound of the parameter scale.
         multiply_by_parameter_scale: whether the root mean square of a variable multiplies its learning rate.
         clipping_threshold: upper bound of the root mean square of an update, or None.
         min_dim_size_to_factor: variables whose second largest dimension is smaller keep all squares.
-        exclude_from_parameter_scale: names of variables and layers (`tfloader.selection`) without parameter scale.
+        exclude_from_parameter_scale: names of variables and layers (`tfloader.selection`) without it.
         kwargs: those of every Keras optimizer; weight_decay is multiplied by learning_rate alone.
     """
 
@@ -54,8 +53,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         super().__init__(learning_rate=self._own_rate if learning_rate is None else learning_rate, **kwargs)
         self._has_own_rate = learning_rate is None
         self.beta1, self.beta2, self.epsilon1, self.epsilon2 = beta1, beta2, epsilon1, epsilon2
-        self.multiply_by_parameter_scale = multiply_by_parameter_scale
-        self.clipping_threshold = clipping_threshold
+        self.multiply_by_parameter_scale, self.clipping_threshold = multiply_by_parameter_scale, clipping_threshold
         self.min_dim_size_to_factor = min_dim_size_to_factor
         self.exclude_from_parameter_scale = as_patterns(exclude_from_parameter_scale)
 
@@ -63,14 +61,11 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         rate = ops.minimum(0.01, ops.rsqrt(ops.cast(self.iterations + 1, "float32")))
         return rate if self.multiply_by_parameter_scale else 0.05 * rate
 
-    def build(self, variables: Any) -> None:
-        if self.built:
-            return
+    def prepare(self, variables: Any) -> None:
         excluded = matches(self.exclude_from_parameter_scale, variables, "exclude_from_parameter_scale")
-        super().build(variables)
+        super().prepare(variables)
         self._scaled = tuple(self.multiply_by_parameter_scale and not patterns for patterns in excluded)
-        self._squares = []
-        self._means = []
+        self._squares, self._means = [], []
         for index, variable in enumerate(variables):
             dtype = at_least_float32(variable.dtype)
             axes = self.factored_axes(variable.shape)

@@ -38,10 +38,8 @@ class Adam(WholeGradients, keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.beta_1, self.beta_2, self.epsilon, self.bias_correction = beta_1, beta_2, epsilon, bias_correction
 
-    def build(self, variables: Any) -> None:
-        if self.built:
-            return
-        super().build(variables)
+    def prepare(self, variables: Any) -> None:
+        super().prepare(variables)
         self._first, self._second = self.add_optimizer_variables(variables, ["momentum", "velocity"])
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import keras
 from keras import ops
 
 from tfloader.errors import TrainingError
-from tfloader.optimizers.extension import Extension, at_least_float32, refuse, require_tensorflow
+from tfloader.optimizers.extension import Extension, at_least_float32, check_number, refuse, require_tensorflow
 
 
 class ExponentialMovingAverage(Extension):
-    """Averages the weights after each update, and puts the average into the model and the weights back, bit by bit.
+    """Averages the weights after each update: `with optimizer.ema_weights(): model.evaluate(...)` uses the average.
 
-    The weights after update i of t count with momentum^(t - i), as in bert4keras with its bias correction. Keras' own
-    use_ema (3.15) averages at every batch of gradient accumulation, and its SwapEMAWeights rounds the weights.
-
-        with optimizer.ema_weights():
-            model.evaluate(...)
+    The weights, which come back bit by bit, count after update i of t with momentum^(t - i), as in bert4keras with its
+    bias correction. Keras' own use_ema (3.15) averages at every batch of gradient accumulation, and its SwapEMAWeights
+    rounds the weights.
 
     Args:
         ema_momentum: factor of the earlier average in each update.
@@ -40,10 +39,8 @@ class ExponentialMovingAverage(Extension):
         )
         self._weights_aside = None
 
-    def build(self, variables: Any) -> None:
-        if self.built:
-            return
-        super().build(variables)
+    def prepare(self, variables: Any) -> None:
+        super().prepare(variables)
         self._averages = [
             self.add_variable(variable.shape, dtype=at_least_float32(variable.dtype), name=f"average_{index}")
             for index, variable in enumerate(variables)
@@ -64,8 +61,7 @@ class ExponentialMovingAverage(Extension):
     def apply_ema_weights(self) -> None:
         """Puts the average into the model, and keeps the weights for `reset_old_weights`.
 
-        Raises:
-            TrainingError: before the first update, or twice in a row.
+        A TrainingError before the first update, or twice in a row.
         """
         refuse(
             self,
@@ -85,7 +81,7 @@ class ExponentialMovingAverage(Extension):
 
     @contextmanager
     def ema_weights(self) -> Iterator[None]:
-        """The model with the average, for as long as the context lasts."""
+        """The model has the average for as long as the context lasts."""
         self.apply_ema_weights()
         try:
             yield
@@ -121,8 +117,7 @@ class Lookahead(Extension):
     Zhang et al., 2019. The slow weights start as the weights before the first update; the optimizer's moments are kept.
 
     Args:
-        steps_per_slow_update: k, in updates.
-        slow_step_size: that fraction.
+        steps_per_slow_update, slow_step_size: k, in updates; that fraction.
     """
 
     saved_arguments = ("steps_per_slow_update", "slow_step_size")
@@ -130,19 +125,16 @@ class Lookahead(Extension):
     def __init__(self, *args: Any, steps_per_slow_update: int = 5, slow_step_size: float = 0.5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         require_tensorflow(self)
-        good = steps_per_slow_update == int(steps_per_slow_update) >= 1
+        check_number(self, "steps_per_slow_update", steps_per_slow_update, 1, kind=Integral)
         refuse(
             self,
-            (not good, f"steps_per_slow_update is {steps_per_slow_update!r}; expected a whole number from 1."),
             (not 0 < slow_step_size <= 1, f"slow_step_size is {slow_step_size!r}; expected a number above 0, up to 1."),
             (self.use_ema, "use_ema would average the weights before they are set back."),
         )
         self.steps_per_slow_update, self.slow_step_size = steps_per_slow_update, slow_step_size
 
-    def build(self, variables: Any) -> None:
-        if self.built:
-            return
-        super().build(variables)
+    def prepare(self, variables: Any) -> None:
+        super().prepare(variables)
         self._slow = self.add_optimizer_variables(variables, "slow")
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
@@ -159,7 +151,8 @@ class Lookahead(Extension):
         def once(strategy):
             def everywhere():
                 for variable, slow in zip(self.trained.variables, self._slow, strict=True):
-                    strategy.extended.update(_native(variable), step, args=(slow.value,), group=False)
+                    native = variable.value if isinstance(variable, keras.Variable) else variable
+                    strategy.extended.update(native, step, args=(slow.value,), group=False)
 
             tf.cond(condition, everywhere, lambda: None)
 
@@ -171,7 +164,3 @@ class Lookahead(Extension):
     def _synchronize(self, variable, slow):
         slow.assign_add((variable - slow) * self.slow_step_size)
         variable.assign(slow)
-
-
-def _native(variable):
-    return variable.value if isinstance(variable, keras.Variable) else variable

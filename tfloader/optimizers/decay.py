@@ -20,8 +20,8 @@ class OwnDecay(Extension):
     """Keras' weight decay, moved from before all updates into that of each variable.
 
     There its learning rate is known (w -= learning_rate * weight_decay * w, so that a multiplier scales the decay too),
-    a trust ratio can enclose it, and rows that are not updated do not decay. Keras' exclusions go by other names before
-    compilation than after it, and are not saved; these are.
+    a trust ratio can enclose it, and rows that are not updated do not decay. Keras' exclusions go by other names once
+    compiled, and are not saved.
 
     Args:
         exclude_from_weight_decay: names of variables and layers (`tfloader.selection`) that do not decay.
@@ -39,13 +39,11 @@ class OwnDecay(Extension):
         exact = (f"{EXPRESSION}^{re.escape(path(variable))}$" for variable in var_list or ())
         self.undecayed = (*self.undecayed, *exact, *as_patterns(var_names))
 
-    def build(self, variables):
-        if self.built:
-            return
+    def prepare(self, variables):
         excluded = matches(self.undecayed, variables, "exclude_from_weight_decay", NORMS_AND_BIASES)
         self._decays = tuple(not patterns for patterns in excluded)
         super().exclude_from_weight_decay(var_list=list(variables))  # from Keras' decay, which comes before all updates
-        super().build(variables)
+        super().prepare(variables)
 
     def decays(self, variable: Any) -> bool:
         return bool(self.weight_decay) and self._decays[variable_index(self, variable)]

@@ -96,7 +96,6 @@ def extend(
     Args:
         optimizer: a class of Keras, of tfloader, of yours, or one that `extend` made.
         parts: some of EXTENSIONS.
-        name: the new class' name.
 
     Raises:
         TrainingError: for what is no optimizer class, a part that it has already, or one that it cannot have.

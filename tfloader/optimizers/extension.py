@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +21,19 @@ class WholeGradients(ClipHook):
     and clips these entries one by one: its Adam takes a sum of squares for the square of the sum. Under a strategy with
     several replicas it clips each replica's share.
 
-    Attributes:
-        saved_arguments: the arguments of each class that are attributes of the same name; `get_config` gives them all.
+    A subclass makes what it keeps for the variables in `prepare`. Those arguments of each class that are attributes of
+    the same name are its `saved_arguments`; `get_config` gives them all.
     """
 
     saved_arguments: tuple[str, ...] = ()
+
+    def build(self, variables: Sequence[Any]) -> None:
+        if not self.built:
+            self.prepare(variables)
+
+    def prepare(self, variables: Sequence[Any]) -> None:
+        """What the first `build` does."""
+        super().build(variables)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         super().apply([dense(gradient) for gradient in grads], trainable_variables)
@@ -56,8 +66,7 @@ def dense(gradient: Any) -> Any:
 
 def at_least_float32(dtype: Any) -> str:
     """The dtype to calculate in: float32 for shorter floats."""
-    dtype = keras.backend.standardize_dtype(dtype)
-    return "float32" if dtype in ("float16", "bfloat16") else dtype
+    return keras.backend.result_type(keras.backend.standardize_dtype(dtype), "float32")
 
 
 def number_of_replicas() -> int:
@@ -71,19 +80,15 @@ def number_of_replicas() -> int:
 class Extension(WholeGradients):
     """Base of the parts that `extend` puts before a Keras optimizer class.
 
-    A part overrides hooks of keras.optimizers.Optimizer and hands on with super(): `build`, `apply` (a step),
+    A part overrides `prepare` and hooks of keras.optimizers.Optimizer, and hands on with super(): `apply` (a step),
     `update_step` (a variable in a step), `assign`, `assign_add` and `assign_sub` (a write in an update).
-    Its own arguments are keyword-only.
-
-    Attributes:
-        trained: holds `variables`, those that the optimizer was built with.
+    Its own arguments are keyword-only. `trained.variables` are those that the optimizer was built with.
     """
 
-    def build(self, variables: Sequence[Any]) -> None:
-        if not self.built:
-            # In a plain object, for an optimizer takes variables that are its attributes for its own.
-            self.trained = SimpleNamespace(variables=tuple(variables))
-            super().build(variables)
+    def prepare(self, variables: Sequence[Any]) -> None:
+        # In a plain object, for an optimizer takes variables that are its attributes for its own.
+        self.trained = SimpleNamespace(variables=tuple(variables))
+        super().prepare(variables)
 
 
 def refuse(optimizer: Any, *reasons: tuple[bool, str]) -> None:
@@ -91,6 +96,17 @@ def refuse(optimizer: Any, *reasons: tuple[bool, str]) -> None:
     found = [reason for condition, reason in reasons if condition]
     if found:
         raise TrainingError(f"{type(optimizer).__name__}: {' '.join(found)}")
+
+
+def check_number(
+    owner: Any, name: str, value: Any, least: float = 0, most: float = math.inf, kind: type = numbers.Real
+) -> None:
+    """Raises a TrainingError unless the argument `name` of `owner` is a finite number of the kind in these bounds."""
+    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most or value == math.inf:
+        what = "a whole number" if kind is numbers.Integral else "a finite number"
+        bounds = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        owner = owner if isinstance(owner, str) else type(owner).__name__
+        raise TrainingError(f"{owner}: {name} must be {what} {bounds}, found {value!r}.")
 
 
 def require_tensorflow(optimizer: Any, instead: str | None = None) -> None:

@@ -6,16 +6,15 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import Any
 
 import keras
 from keras import ops
 
-from tfloader.errors import TrainingError, listing
+from tfloader.errors import TrainingError
 from tfloader.keras_private import variable_index
 from tfloader.optimizers.decay import OwnDecay
-from tfloader.optimizers.extension import Extension
+from tfloader.optimizers.extension import Extension, check_number
 from tfloader.selection import EXPRESSION, matches, path, quoted
 
 Pairs = Iterable[tuple[Any, float]]
@@ -26,10 +25,8 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
     """Straight lines between points, for any Keras optimizer.
 
     `PiecewiseLinear(2e-5, {1000: 1, 10000: 0.1})` warms up from 0 at step 0 to 2e-5 at step 1000, falls to 2e-6 at step
-    10000, and stays there. Unless step 0 has a factor of its own, it is 0.
-
-    Keras' gradient_accumulation_steps counts the small steps; under `extend_with_gradient_accumulation` a step is an
-    update.
+    10000, and stays there. Step 0 has the factor 0 unless it is given. Keras' gradient_accumulation_steps counts the
+    small steps; under `extend_with_gradient_accumulation` a step is an update.
 
     Args:
         learning_rate: what the factors multiply.
@@ -91,32 +88,22 @@ class ParameterWiseLearningRate(OwnDecay):
     """Multiplies the learning rate of single variables, that of their weight decay included.
 
     Args:
-        paramwise_lr_schedule: {name of variables or layers (`tfloader.selection`): multiplier}; where several fit a
-            variable, their multipliers multiply. 0 keeps a variable exactly as it is (`layer.trainable = False` also
-            saves its gradient and its slots).
+        paramwise_lr_schedule: {name of variables or layers (`tfloader.selection`): multiplier}; several that fit a
+            variable multiply. 0 keeps it exactly as it is (`freeze` also saves its gradient and its slots).
     """
 
     saved_arguments = ("paramwise_lr_schedule",)
 
     def __init__(self, *args: Any, paramwise_lr_schedule: Mapping[str, float] | Pairs = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        problems = [
-            f"{pattern!r}: {multiplier!r}"
-            for pattern, multiplier in dict(paramwise_lr_schedule).items()
-            if not isinstance(multiplier, Real) or not 0 <= multiplier < math.inf
-        ]
-        if problems:
-            raise TrainingError(
-                f"paramwise_lr_schedule: multipliers are finite numbers and not negative, found\n{listing(problems)}"
-            )
+        for pattern, multiplier in dict(paramwise_lr_schedule).items():
+            check_number(self, f"paramwise_lr_schedule[{pattern!r}]", multiplier)
         self.paramwise_lr_schedule = {pattern: float(value) for pattern, value in dict(paramwise_lr_schedule).items()}
 
-    def build(self, variables: Any) -> None:
-        if self.built:
-            return
+    def prepare(self, variables: Any) -> None:
         found = matches(self.paramwise_lr_schedule, variables, "paramwise_lr_schedule")
         self._multipliers = tuple(math.prod(map(self.paramwise_lr_schedule.__getitem__, item)) for item in found)
-        super().build(variables)
+        super().prepare(variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         multiplier = self._multipliers[variable_index(self, variable)]

@@ -10,11 +10,15 @@ from types import SimpleNamespace
 
 from keras import ops
 
-from tfloader.errors import TrainingError
 from tfloader.keras_private import variable_index
 from tfloader.optimizers.decay import OwnDecay
-from tfloader.optimizers.extension import at_least_float32
+from tfloader.optimizers.extension import at_least_float32, refuse
 from tfloader.selection import as_patterns, matches, path
+
+PAST_US = (
+    "it writes variables past its methods assign, assign_add and assign_sub, so that its updates cannot be reworked. "
+    "Use these methods in its update_step."
+)
 
 
 class LayerAdaptation(OwnDecay):
@@ -34,12 +38,10 @@ class LayerAdaptation(OwnDecay):
         # In a plain object, for an optimizer takes variables that are its attributes for its own.
         self._adapting = SimpleNamespace(variable=None, changes=[])
 
-    def build(self, variables):
-        if self.built:
-            return
+    def prepare(self, variables):
         excluded = matches(self.exclude_from_layer_adaptation, variables, "exclude_from_layer_adaptation")
         self._adapts = tuple(not patterns for patterns in excluded)
-        super().build(variables)
+        super().prepare(variables)
 
     def update_step(self, gradient, variable, learning_rate):
         if not self._adapts[variable_index(self, variable)]:
@@ -51,7 +53,7 @@ class LayerAdaptation(OwnDecay):
             changes = self._adapting.changes
         finally:
             self._adapting.variable, self._adapting.changes = None, []
-        _require(self, len(changes) > self.decays(variable))
+        refuse(self, (len(changes) <= self.decays(variable), PAST_US))
         change = sum(changes[1:], start=changes[0])
         dtype = at_least_float32(variable.dtype)
         wanted = ops.cast(learning_rate, dtype) * _norm(ops.cast(variable, dtype))
@@ -83,19 +85,10 @@ def _norm(tensor):
     return ops.sqrt(ops.sum(ops.square(tensor)))
 
 
-def _require(optimizer, written: bool) -> None:
-    if not written:
-        raise TrainingError(
-            f"{type(optimizer).__name__} writes variables past its methods assign, assign_add and assign_sub, so that "
-            "its updates cannot be reworked. Use these methods in its update_step."
-        )
-
-
 class LazyOptimization(OwnDecay):
     """Does not update the rows of a table whose gradient is zero: neither them, nor their moments, nor by decay.
 
-    A row is a vector along the last axis. A table that is tied to a softmax has a gradient everywhere, so that this
-    changes nothing for it.
+    A row is a vector along the last axis. (A table that is tied to a softmax has a gradient everywhere.)
 
     Args:
         include_in_lazy_optimization: names of the tables or their layers (`tfloader.selection`).
@@ -108,19 +101,17 @@ class LazyOptimization(OwnDecay):
         self.include_in_lazy_optimization = as_patterns(include_in_lazy_optimization)
         self._updating = SimpleNamespace(rows=None, written=[])
 
-    def build(self, variables):
-        if self.built:
-            return
+    def prepare(self, variables):
         included = matches(self.include_in_lazy_optimization, variables, "include_in_lazy_optimization")
         self._lazy = tuple(bool(patterns) for patterns in included)
-        super().build(variables)
+        super().prepare(variables)
         adapted = getattr(self, "_adapts", (False,) * len(variables))
         both = [path(v) for v, lazy, adapts in zip(variables, self._lazy, adapted, strict=True) if lazy and adapts]
-        if both:
-            raise TrainingError(
-                f"{both} would be updated lazily and with layer adaptation, but the length of some rows' change says "
-                "nothing about the whole table. Add them to exclude_from_layer_adaptation."
-            )
+        problem = (
+            f"{both} would be updated lazily and with layer adaptation, but the length of some rows' change says "
+            "nothing about the whole table. Add them to exclude_from_layer_adaptation."
+        )
+        refuse(self, (bool(both), problem))
 
     def update_step(self, gradient, variable, learning_rate):
         if not self._lazy[variable_index(self, variable)]:
@@ -132,7 +123,7 @@ class LazyOptimization(OwnDecay):
             writes = sum(item is variable for item in self._updating.written)
         finally:
             self._updating.rows, self._updating.written = None, []
-        _require(self, writes > self.decays(variable))
+        refuse(self, (writes <= self.decays(variable), PAST_US))
 
     def assign(self, variable, value):
         super().assign(variable, self._of_rows(variable, value, variable))
@@ -148,9 +139,7 @@ class LazyOptimization(OwnDecay):
         if rows is None:
             return value
         self._updating.written.append(variable)
-        if tuple(variable.shape[:-1]) != tuple(rows.shape[:-1]):
-            raise TrainingError(
-                f"{type(self).__name__} cannot update rows lazily: its state {path(variable)} of shape "
-                f"{tuple(variable.shape)} is shared by rows."
-            )
+        shape = tuple(variable.shape)
+        shared = f"it cannot update rows lazily: its state {path(variable)} of shape {shape} is shared by rows."
+        refuse(self, (shape[:-1] != tuple(rows.shape[:-1]), shared))
         return ops.where(rows, value, ops.cast(otherwise, variable.dtype))

@@ -28,11 +28,8 @@ METADATA = "tfloader_lora"
 def save_adapters(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the adapters, and whatever else is trainable (a head), as one safetensors file: variable path -> array.
 
-    Atomic: an earlier file stays until the new one is complete. The file notes rank, alpha and a checksum of each base.
-    Name a Sequential model, if one is part of it: its name is part of the paths, and Keras' own names count up.
-
-    Args:
-        path: ends in ".safetensors".
+    An earlier file stays until the new one is complete. Noted are rank, alpha and a checksum of each base. Name a
+    Sequential model, if one is part of it: its name is part of the paths, and Keras' own names count up.
 
     Raises:
         TrainingError: no adapters, or two variables with one path.
@@ -55,8 +52,8 @@ def load_adapters(model: keras.Model, path: str | os.PathLike) -> Trainable:
     What the file holds trains from then on, all else is frozen.
 
     Raises:
-        WeightsError: naming each layer or variable that is missing or differs in shape, rank, alpha or base weights;
-            nothing is changed then. (Base weights of another dtype are not compared.)
+        WeightsError: naming each layer or variable that is missing or differs in shape, rank, alpha or base weights
+            (not compared in another dtype); nothing is changed then.
         CheckpointError: the file is damaged.
     """
     path = os.fspath(path)
@@ -80,9 +77,7 @@ def load_adapters(model: keras.Model, path: str | os.PathLike) -> Trainable:
     return train_only(model, [known[name] for name in arrays])
 
 
-def _misfits(
-    model: keras.Model, layers: dict[str, Adapter], noted: dict[str, Any], arrays: dict[str, np.ndarray]
-) -> Iterator[str]:
+def _misfits(model: keras.Model, layers: dict[str, Adapter], noted: dict, arrays: dict) -> Iterator[str]:
     expected = {name: tuple(variable.shape) for name, variable in _by_path(model).items()}
     for item in adapters(model):
         if item.path not in noted:

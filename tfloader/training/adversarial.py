@@ -15,19 +15,17 @@ import tensorflow as tf
 from keras import ops
 
 from tfloader.errors import TrainingError
+from tfloader.optimizers.extension import check_number
 from tfloader.selection import layer_named
-from tfloader.training.step import Batch, ReplacedStep, add, check_number, summed_over_replicas, unit
+from tfloader.training.step import Batch, ReplacedStep, add, summed_over_replicas, unit
 
 
 class Attack:
     """Where the gradients of a step are taken: at the weights, then at tables that each increase the last one's loss.
 
     With g the loss's gradient with respect to the table over the whole batch, the perturbation r becomes
-    r + step_size * g / (|g| + 1e-8), projected onto the ball |r| <= epsilon.
-
-    Attributes:
-        shares: factor of each pass's gradient in the step's: of the clean pass, then of each perturbed one. A pass
-            with 0 serves only to find the next perturbation.
+    r + step_size * g / (|g| + 1e-8), projected onto the ball |r| <= epsilon. `shares` are the factors of the passes'
+    gradients in the step's, the clean pass first; a pass with 0 serves only to find the next perturbation.
     """
 
     def __init__(self, epsilon: float = 0.0, step_size: float = 0.0, shares: Sequence[float] = (1.0,)) -> None:
@@ -35,7 +33,7 @@ class Attack:
         check_number(self, "epsilon", epsilon)
         check_number(self, "step_size", step_size)
 
-    def gradients(self, batch: Batch, penalties: Sequence[Callable[[Any], Any]] = ()) -> list[Any]:
+    def gradients(self, batch: Batch, penalties: Sequence[Callable[[Any], Any]]) -> list[Any]:
         first, *later = self.shares
         gradient, total = batch.at_weights(first, penalties)
         offset = 0.0
@@ -51,14 +49,13 @@ class PGD(Attack):
     """Projected gradient descent (Madry et al., 2018): `steps` small steps; trains on the gradient after the last.
 
     Args:
-        epsilon: the greatest norm of the perturbation.
-        step_size: norm of one step.
+        epsilon, step_size: the greatest norm of the perturbation, and the norm of one step.
         steps: how many; a training step costs 1 + steps passes.
-        clean: True adds the gradient at the unperturbed weights, as common PyTorch recipes do.
+        clean: True adds the gradient at the unperturbed weights, as in PyTorch recipes.
     """
 
     def __init__(self, epsilon: float = 1.0, step_size: float = 0.3, steps: int = 3, clean: bool = False) -> None:
-        check_number(self, "steps", steps, 1, numbers.Integral)
+        check_number(self, "steps", steps, 1, kind=numbers.Integral)
         super().__init__(epsilon, step_size, [float(clean)] + [0.0] * (steps - 1) + [1.0])
 
 
@@ -68,8 +65,7 @@ class FGM(PGD):
     Args:
         epsilon: norm of the perturbation.
         clean: False trains on the gradient at the perturbed table alone, as bert4keras does (1.7 times the cost of a
-            plain step). True adds the gradient at the unperturbed weights, as common PyTorch recipes do (twice the
-            cost); the sum is not halved.
+            plain step). True adds that at the unperturbed weights, as in PyTorch recipes (twice the cost), unhalved.
     """
 
     def __init__(self, epsilon: float = 1.0, clean: bool = False) -> None:
@@ -82,13 +78,12 @@ class FreeLB(Attack):
     The first point is no perturbation at all (the paper also draws it at random).
 
     Args:
-        epsilon: the greatest norm of the perturbation.
-        step_size: norm of one step.
+        epsilon, step_size: the greatest norm of the perturbation, and the norm of one step.
         steps: points, and so passes; at least 2.
     """
 
     def __init__(self, epsilon: float = 1.0, step_size: float = 0.3, steps: int = 3) -> None:
-        check_number(self, "steps", steps, 2, numbers.Integral)
+        check_number(self, "steps", steps, 2, kind=numbers.Integral)
         super().__init__(epsilon, step_size, [1 / steps] * steps)
 
 
@@ -99,8 +94,8 @@ class GradientPenalty:
 
     Args:
         weight: factor of the penalty.
-        per_occurrence: True sums the squares for each token of the batch on its own, as bert4keras' example does; False
-            sums the gradients of equal tokens first. It needs a table that is only looked up, not tied.
+        per_occurrence: False sums the gradients of equal tokens before it squares; True squares them one by one, as
+            bert4keras' example does, for a table that is only looked up, not tied.
     """
 
     def __init__(self, weight: float = 1.0, per_occurrence: bool = False) -> None:
@@ -129,17 +124,14 @@ class VAT:
     KL at xi times the last one, as in bert4keras.
 
     Args:
-        epsilon: norm of the perturbation for q.
-        xi: norm of the perturbation in the power iteration.
+        epsilon, xi: norms of the perturbation for q, and in the power iteration.
         iterations: of the power iteration; each costs a forward and a backward pass.
         weight: factor of the divergence.
-        from_logits: the model's outputs are logits, not probabilities over the last axis. Divergences of several
-            outputs are added; masked positions do not count.
-        unlabelled: a tf.data.Dataset of batches as for `fit`, whose labels, if any, are not read: a step takes the next
-            batch of it (each replica its own), over and over, and a resumed training begins anew with the first. None:
-            the training batch.
-        seed: of the random numbers, which also depend on the optimizer's iteration, so that a resumed training draws
-            the same ones.
+        from_logits: the outputs are logits, not probabilities over the last axis. Divergences of several outputs are
+            added; masked positions do not count.
+        unlabelled: a tf.data.Dataset of batches as for `fit`, whose labels are not read: a step takes the next one
+            (each replica its own), over and over; a resumed training begins with the first. None: the training batch.
+        seed: of the random numbers, which also depend on the optimizer's iteration, as a resumed training needs it.
 
     Raises:
         TrainingError: an argument out of range; `unlabelled` under jit_compile.
@@ -158,7 +150,7 @@ class VAT:
     ) -> None:
         for name, value in {"epsilon": epsilon, "xi": xi, "weight": weight}.items():
             check_number(self, name, value)
-        check_number(self, "iterations", iterations, 1, numbers.Integral)
+        check_number(self, "iterations", iterations, 1, kind=numbers.Integral)
         self.epsilon, self.xi, self.iterations, self.weight, self.seed = epsilon, xi, iterations, weight, seed
         self.divergence = Divergence(from_logits)
         self._unlabelled = None if unlabelled is None else _endless(unlabelled)
@@ -202,9 +194,7 @@ class Divergence(keras.losses.Loss):
     def _log(self, x: Any) -> Any:
         if self.from_logits:
             return ops.log_softmax(x)
-        problem = (
-            "VAT: the model's outputs do not sum to 1 over the last axis. Use VAT(from_logits=True) if they are logits."
-        )
+        problem = "VAT: the outputs do not sum to 1 over the last axis. Use VAT(from_logits=True) if they are logits."
         tf.debugging.assert_near(tf.reduce_sum(x, -1), 1.0, rtol=0.0, atol=0.02, message=problem)
         return ops.log(ops.maximum(x, keras.config.epsilon()))
 
@@ -218,9 +208,9 @@ def adversarial_training(
     """Switches adversarial training on: `adversarial_training(model, "Embedding-Token", epsilon=0.5)`.
 
     From then on `fit` and `train_on_batch` train adversarially. Call it before or after `compile`; a second call takes
-    the first one's place. The weights are never written but by the optimizer, and a saved model is the plain one.
-    Reported loss and metrics are those of the clean pass, as in plain training. All passes of a step have the same
-    dropout masks. Under tf.distribute the perturbation is that of the whole batch, the same on all replicas.
+    the first one's place. Only the optimizer writes the weights, and a saved model is the plain one. Reported loss and
+    metrics are those of the clean pass. All passes of a step have the same dropout masks, and under tf.distribute the
+    perturbation of the whole batch.
 
     Args:
         model: any Keras model with Keras' own train_step.

@@ -41,9 +41,9 @@ class TrainingBackup(keras.callbacks.Callback):
     Run the same script again after an interruption: it repeats the steps of the unfinished epoch, and then everything
     is as it would have been. For states in the middle of long passes over the data, let an epoch have fewer steps.
 
-    A state is one file: all variables of the model (those of its random numbers too) and of the optimizer, the epochs'
-    logs, and what the callbacks in `remember` remember. It takes the place of the one before in a single step, so that
-    there is a whole one at all times. Random numbers that Python code draws are not in it.
+    A state is one file, which takes the place of the one before in a single step: all variables of the model (those of
+    its random numbers too) and of the optimizer, the epochs' logs, what the callbacks in `remember` remember. Random
+    numbers that Python code draws are not in it.
 
     Args:
         folder: of this training alone; the state is state.safetensors in it. Delete that file to start anew.
@@ -60,20 +60,17 @@ class TrainingBackup(keras.callbacks.Callback):
     def __init__(self, folder: str | os.PathLike[str], remember: Sequence[keras.callbacks.Callback] = ()) -> None:
         super().__init__()
         self.path = Path(folder) / "state.safetensors"
-        self.remember = list(remember)
+        self.remember, self._names = list(remember), [type(callback).__name__ for callback in remember]
         self.history: dict[str, list[float]] = {}
         self._memories: list[Any] | None = None
         if any(getattr(callback, "restore_best_weights", False) for callback in remember):
             raise TrainingError(
-                "EarlyStopping(restore_best_weights=True) holds the best weights in memory, where an interruption ends "
-                "them. Let BestWeights write them to a file, and load that file after the training."
+                "EarlyStopping(restore_best_weights=True) holds the best weights in memory, which an interruption ends."
+                " Let BestWeights write them to a file, and load that file after the training."
             )
 
     def restore(self, model: keras.Model) -> int:
-        """Brings the last state back into a compiled model.
-
-        Returns:
-            The number of epochs that are done: `fit`'s initial_epoch. 0 without a state.
+        """Brings the last state back into a compiled model; the number of epochs done, `fit`'s initial_epoch (or 0).
 
         Raises:
             TrainingError: the state is of another model, optimizer or list of callbacks.
@@ -81,7 +78,7 @@ class TrainingBackup(keras.callbacks.Callback):
         """
         if not self.path.exists():
             return 0
-        training = _load(self.path, _variables(model), [type(callback).__name__ for callback in self.remember])
+        training = _load(self.path, _variables(model), self._names)
         self.history, self._memories = training["history"], training["memories"]
         return training["epoch"]
 
@@ -95,8 +92,7 @@ class TrainingBackup(keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
         memories = [_memory(callback) for callback in self.remember]
-        names = [type(callback).__name__ for callback in self.remember]
-        training = {"epoch": epoch + 1, "history": self.history, "remember": names, "memories": memories}
+        training = {"epoch": epoch + 1, "history": self.history, "remember": self._names, "memories": memories}
         write_variables(self.path, _variables(self.model), {"training": json.dumps(training)})
 
 
@@ -147,12 +143,9 @@ class BestWeights(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends `fit` with an error that names the step and the outputs, after the first batch whose loss is not finite.
+    """Ends `fit` with a TrainingError that names step and outputs, after the first batch whose loss is not finite.
 
     With steps_per_execution = n the losses are seen after every n batches.
-
-    Raises:
-        TrainingError: from `fit`.
     """
 
     def __init__(self) -> None:
@@ -168,10 +161,9 @@ class StopOnNaN(keras.callbacks.Callback):
         if wrong:
             iteration = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
             raise TrainingError(
-                f"{', '.join(wrong)} after batch {batch + 1} of epoch {self._epoch + 1} "
-                f"(iteration {iteration} of the optimizer). The weights have taken it up: "
-                "go back to the last saved ones. Common causes are labels out of range, rows without a real position, "
-                "a learning rate that is too high, and float16 without loss scaling."
+                f"{', '.join(wrong)} after batch {batch + 1} of epoch {self._epoch + 1} (iteration {iteration} of the "
+                "optimizer). The weights have taken it up: go back to the last saved ones. Common causes: labels out "
+                "of range, rows without a real position, a high learning rate, and float16 without loss scaling."
             )
 
 

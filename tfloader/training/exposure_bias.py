@@ -14,15 +14,15 @@ import numpy as np
 from keras import ops
 
 from tfloader.errors import TrainingError
+from tfloader.optimizers.extension import check_number
 
 
 class Replacement:
     """The checked arguments that the layer and the function share; see `RandomTokenReplacement`."""
 
     def __init__(self, rate: float, row_rate: float, vocab_size: int | None, special_ids: Collection[int]) -> None:
-        for name, value in (("rate", rate), ("row_rate", row_rate)):
-            if isinstance(value, bool) or not 0 <= value <= 1:
-                raise TrainingError(f"{name} must be a number from 0 to 1, found {value!r}.")
+        check_number("Replacement of tokens", "rate", rate, most=1)
+        check_number("Replacement of tokens", "row_rate", row_rate, most=1)
         self.rate, self.row_rate, self.vocab_size = float(rate), float(row_rate), vocab_size
         self.special_ids = sorted({int(token) for token in special_ids})
         self.vocabulary = None
@@ -41,14 +41,12 @@ class RandomTokenReplacement(keras.layers.Layer):
 
     Call arguments:
         token_ids: integers [batch, length].
-        target: what is not 0 where a token belongs to the target: segment ids of a UniLM model, or a mask; None: all.
-            (A UniLM batch has segment 0 at padding.)
+        target: what is not 0 where a token belongs to the target: segment ids of a UniLM model (0 at padding), or a
+            mask; None: all.
 
     Args:
-        rate: share of a row's tokens that is replaced, each by itself.
-        row_rate: share of the rows in which anything is replaced.
-        vocab_size: new tokens come from the whole vocabulary, evenly; None: from the row's own target, evenly over its
-            places.
+        rate, row_rate: share of a row's tokens that is replaced, each by itself; share of the rows where any is.
+        vocab_size: new tokens come evenly from the whole vocabulary; None: from the places of the row's own target.
         special_ids: ids that neither go nor come: padding, start, [CLS], [SEP], end.
         seed: of the draws.
     """
@@ -84,9 +82,6 @@ class RandomTokenReplacement(keras.layers.Layer):
         else:
             new = ops.take(rule.vocabulary, keras.random.randint(shape, 0, len(rule.vocabulary), **draw))
         return ops.where(ops.logical_and(free, chosen), ops.cast(new, token_ids.dtype), token_ids)
-
-    def compute_output_spec(self, token_ids: Any, target: Any = None, training: bool = False) -> Any:
-        return keras.KerasTensor(token_ids.shape, token_ids.dtype)
 
     def get_config(self) -> dict[str, Any]:
         names = ("rate", "row_rate", "vocab_size", "special_ids")

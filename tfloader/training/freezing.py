@@ -12,12 +12,7 @@ from tfloader.selection import all_layers, select
 
 
 class Trainable(NamedTuple):
-    """What a model trains; printed, it says how much that is.
-
-    Attributes:
-        trainable, frozen: paths of the variables that training moves, and of those that it does not.
-        trainable_parameters, frozen_parameters: how many numbers they hold.
-    """
+    """What a model trains: paths of variables, and how many numbers they hold; printed, it says how much that is."""
 
     trainable: list[str]
     frozen: list[str]
@@ -27,20 +22,16 @@ class Trainable(NamedTuple):
     def __str__(self) -> str:
         total = self.trainable_parameters + self.frozen_parameters
         share = self.trainable_parameters / max(total, 1)
-        return (
-            f"{self.trainable_parameters:,} of {total:,} parameters train ({share:.2%}), "
-            f"in {len(self.trainable)} of {len(self.trainable) + len(self.frozen)} variables."
-        )
+        variables = f"{len(self.trainable)} of {len(self.trainable) + len(self.frozen)} variables"
+        return f"{self.trainable_parameters:,} of {total:,} parameters train ({share:.2%}), in {variables}."
 
 
 def freeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainable:
-    """Freezes what names choose: `freeze(model, ["Embedding-*", "Transformer-0"])`; the default is everything.
+    """Freezes what names choose (`tfloader.selection`): `freeze(model, ["Embedding-*", "Transformer-0"])`.
 
-    Names, globs and `re:` expressions are those of `tfloader.selection`. Call it on the model that is fitted, before or
-    after `compile`. Frozen before the first `fit`, variables get no optimizer state.
-
-    A layer of which all variables are frozen gets trainable=False. Keras does not save what is frozen within a layer:
-    freeze again after load_model.
+    The default is everything. Call it on the model that is fitted, before or after `compile`. Frozen before the first
+    `fit`, variables get no optimizer state. A layer of which all variables are frozen gets trainable=False. Keras does
+    not save what is frozen within a layer: freeze again after load_model.
 
     Raises:
         TrainingError: naming each pattern that fits nothing, with names that are near.
@@ -61,8 +52,8 @@ def unfreeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainab
 def train_only(model: keras.Model, variables: Collection[Any]) -> Trainable:
     """Lets exactly these variables train, as far as they are of a kind that can."""
     wanted = ids(variables)
-    # To each layer on its own, and by way of False: on TensorFlow, setting what is set already does not reach a layer's
-    # parts. It makes all variables trainable but statistics.
+    # All variables but statistics are made trainable: each layer by itself, and by way of False, for on TensorFlow what
+    # is set already is not handed on to a layer's parts.
     for value in (False, True):
         for layer in (model, *all_layers(model)):
             layer.trainable = value
@@ -73,7 +64,11 @@ def train_only(model: keras.Model, variables: Collection[Any]) -> Trainable:
         if layer.weights and not layer.trainable_weights:
             layer.trainable = False
     recompile(model)
-    return report(model)
+    trains = ids(model.trainable_weights)
+    groups = [[item for item in model.weights if (id(item) in trains) is moves] for moves in (True, False)]
+    trained, frozen = ([variable.path for variable in group] for group in groups)
+    sizes = (sum(math.prod(variable.shape) for variable in group) for group in groups)
+    return Trainable(trained, frozen, *sizes)
 
 
 def recompile(model: keras.Model) -> None:
@@ -83,15 +78,6 @@ def recompile(model: keras.Model) -> None:
         model.make_test_function(force=True)
     if model.predict_function is not None:
         model.make_predict_function(force=True)
-
-
-def report(model: keras.Model) -> Trainable:
-    """What the model trains now."""
-    trains = ids(model.trainable_weights)
-    groups = [[item for item in model.weights if (id(item) in trains) is moves] for moves in (True, False)]
-    trained, frozen = ([variable.path for variable in group] for group in groups)
-    sizes = (sum(math.prod(variable.shape) for variable in group) for group in groups)
-    return Trainable(trained, frozen, *sizes)
 
 
 def ids(variables: Collection[Any]) -> set[int]:

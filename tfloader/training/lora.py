@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
 
 from tfloader.errors import TrainingError, listing
 from tfloader.layers.lora import Adapter, adaptable, adapted
+from tfloader.optimizers.extension import check_number
 from tfloader.selection import all_layers, select
 from tfloader.training.freezing import Trainable, recompile, train_only
 
@@ -32,10 +34,9 @@ def enable_lora(
 ) -> Trainable:
     """Adds adapters to layers chosen by name and freezes all else: `enable_lora(model, ["query", "value"], rank=8)`.
 
-    The model computes at first what it did before. Call it before `compile`; functions that were compiled earlier
-    (`predict` of another model with the same layers) stay without the adapters. `tfloader.save` writes the merged
-    weights; so does Keras' own `model.save`, but what that reads back has adapters of zeros, which learn nothing: merge
-    them, or keep the adapters with `save_adapters`.
+    The model computes at first what it did before. Call it before `compile`; functions compiled earlier (`predict` of
+    another model with the same layers) stay without the adapters. `tfloader.save` writes the merged weights; so does
+    Keras' `model.save`, which reads back adapters of zeros that learn nothing: merge them, or use `save_adapters`.
 
     Args:
         patterns: as for `freeze`, of Dense, EinsumDense and Embedding layers: "query", "*/query", "Pooler-Dense",
@@ -44,15 +45,11 @@ def enable_lora(
         alpha: the change is scaled by alpha / rank; None: by 1.
         train: patterns of what trains beside all adapters of the model, such as a new head.
 
-    Returns:
-        What trains now.
-
     Raises:
         TrainingError: a pattern fits no such layer (with near names), or a layer cannot have an adapter; nothing is
             changed then.
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise TrainingError(f"rank must be a positive integer, found {rank!r}.")
+    check_number("enable_lora", "rank", rank, 1, kind=Integral)
     candidates = {id(found.base): found for layer in all_layers(model) if (found := adaptable(layer))}
     bases = [item.base for item in candidates.values()]
     chosen = [candidates[id(base)] for base in select(model, patterns, bases, "layers that can have LoRA")]
@@ -83,12 +80,9 @@ def obstacles(layer: keras.layers.Layer) -> Iterator[str]:
 
 
 def merge_lora(model: keras.Model) -> list[str]:
-    """Adds every adapter to its base weights and removes it: the model is a plain one again, and computes the same.
+    """Adds every adapter to its base weights and removes it; gives the paths of the layers that had one.
 
-    The base weights stay frozen; `unfreeze(model)` lets all train.
-
-    Returns:
-        The paths of the layers that had an adapter.
+    The model is a plain one again, and computes the same. Its base weights stay frozen, until `unfreeze(model)`.
 
     Raises:
         TrainingError: there is no adapter, or a layer is quantised, whose weights cannot hold the sum exactly; nothing

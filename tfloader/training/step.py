@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
-import numbers
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from tfloader.errors import TrainingError
+from tfloader.optimizers.extension import at_least_float32
 
 
 class ReplacedStep:
@@ -26,7 +25,6 @@ class ReplacedStep:
     Neither saving nor cloning the model sees it.
 
     Args:
-        model: a Keras model with Keras' own train_step.
         variable: the `keras.Variable` to which offsets are added.
         gradients: `gradients(batch)` -> a gradient or None for each of `batch.weights`, times `batch.scale`.
 
@@ -36,9 +34,9 @@ class ReplacedStep:
 
     def __init__(self, model: keras.Model, variable: Any, gradients: Callable[[Batch], Sequence[Any]]) -> None:
         if keras.backend.backend() != "tensorflow":
+            found = keras.backend.backend()
             raise TrainingError(
-                "This replaces the training step that Keras has on TensorFlow, but Keras runs on "
-                f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
+                f"Replaced steps need Keras on TensorFlow, found {found!r}. Set KERAS_BACKEND=tensorflow."
             )
         earlier = getattr(model.train_step, "__self__", None)
         if isinstance(earlier, ReplacedStep):
@@ -79,15 +77,9 @@ class ReplacedStep:
 class Batch:
     """One batch, and its loss at the weights and with one variable perturbed. Under tf.distribute: one replica's part.
 
-    The first pass, at the weights, is Keras' own: it counts loss and metrics, and updates what layers store (averages,
-    the state of random numbers). Every later pass starts from what was stored before the first, so that it has the same
-    dropout masks, and stores nothing.
-
-    Attributes:
-        model, variable: whose step it is, and which of its variables is perturbed.
-        x, y, sample_weight: the data.
-        weights: the model's trainable variables.
-        y_pred: the outputs of the first pass.
+    The first pass, at the weights, is Keras' own: it counts loss and metrics, updates what layers store (averages, the
+    state of random numbers), and gives `y_pred`. Every later pass starts from what was stored before the first, so that
+    it has the same dropout masks, and stores nothing. `weights` are the model's trainable variables.
     """
 
     def __init__(self, model: keras.Model, variable: Any, data: Any) -> None:
@@ -101,18 +93,15 @@ class Batch:
         self._stored = [(item, tf.convert_to_tensor(item.value)) for item in model.non_trainable_variables]
 
     def at_weights(self, share: float = 1.0, penalties: Sequence[Callable[[Any], Any]] = ()) -> tuple[Any, list[Any]]:
-        """The first pass.
+        """The first pass: the loss's gradient with respect to the variable, and those with respect to the weights.
+
+        The first is a tensor or IndexedSlices; the others carry the optimizer's loss scale.
 
         Args:
-            share: factor of the loss in the gradients with respect to the weights. With 0 and no penalties these are
-                not computed.
+            share: factor of the loss in the gradients for the weights. With 0 and no penalties these are not computed.
             penalties: functions from the gradient with respect to the variable to a further term of the loss.
-
-        Returns:
-            The loss's gradient with respect to the variable (a tensor or IndexedSlices), and those with respect to the
-            weights, which carry the optimizer's loss scale.
         """
-        value, weights = self.variable.value, _values(self.weights)
+        value, weights = self.variable.value, [weight.value for weight in self.weights]
         if not penalties:
             scaled, gradients = self._differentiate(self._first_loss, value, share)
             return self._unscaled(scaled, share), gradients
@@ -142,7 +131,7 @@ class Batch:
         return self._later_call(x, tf.convert_to_tensor(self.variable.value) if value is None else value)[0]
 
     def _differentiate(self, forward: Callable[[], Any], value: Any, share: float) -> tuple[Any, list[Any]]:
-        weights = _values(self.weights) if share else []
+        weights = [weight.value for weight in self.weights if share]
         with _watching(value, *weights) as tape:
             loss = forward()
         gradient, *gradients = tape.gradient(loss, [value, *weights], self._seed(loss, share))
@@ -205,23 +194,12 @@ def add(first: Any, second: Any) -> Any:
 def summed_over_replicas(gradient: Any) -> Any:
     """A gradient summed over all replicas, dense, in float32 or better."""
     gradient = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradient)
-    return tf.cast(tf.convert_to_tensor(gradient), keras.backend.result_type(gradient.dtype.name, "float32"))
+    return tf.cast(tf.convert_to_tensor(gradient), at_least_float32(gradient.dtype))
 
 
 def unit(direction: Any) -> Any:
     """direction / (its norm over all entries + 1e-8)."""
     return direction / (tf.norm(direction) + 1e-8)
-
-
-def check_number(owner: Any, name: str, value: Any, least: float = 0, kind: type = numbers.Real) -> None:
-    """Raises a TrainingError unless the argument `name` of `owner` is a finite number of the kind, at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf:
-        what = "an integer" if kind is numbers.Integral else "a finite number"
-        raise TrainingError(f"{type(owner).__name__}: {name} must be {what} of at least {least}, found {value!r}.")
-
-
-def _values(variables: Sequence[Any]) -> list[Any]:
-    return [variable.value for variable in variables]
 
 
 def _replicas(like: Any) -> Any:
