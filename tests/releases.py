@@ -138,6 +138,13 @@ def relative_error(found: Any, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+def saved_tensors(transformer: Any, release: Any) -> dict[str, np.ndarray]:
+    """The tensors that `save` would write of a model, under a release's names."""
+    from tfloader.weights import tensors_to_save
+
+    return {name: make() for name, _, make in tensors_to_save(transformer, release)}
+
+
 def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import tfloader
-from tests.releases import CASES, NEEDS_TORCH, Case, as_list, case, compiled, relative_error
+from tests.releases import CASES, NEEDS_TORCH, Case, as_list, case, compiled, relative_error, saved_tensors
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import ConfigError, WeightsError
 from tfloader.naming import RELEASES, find_config, read_raw_config
 from tfloader.naming.base import counts
-from tfloader.weights import as_mapping, fitted
+from tfloader.weights import fitted
 
 # Relative to the largest magnitude; measured: at most 2e-6, and 2e-5 for T5 1.0, whose hidden values reach 57.
 TOLERANCE = 5e-5
@@ -171,8 +171,8 @@ def test_a_saved_checkpoint_has_the_same_tensors_byte_for_byte(loaded, dtype, tm
         if name in kept:
             assert array.dtype == kept[name].dtype and array.tobytes() == kept[name].tobytes(), name
     again = tfloader.load(tmp_path, dtype=dtype, **release.options)
-    for name, array in as_mapping(first.transformer, own).items():
-        assert array.tobytes() == as_mapping_cached(again, own)[name].tobytes(), name
+    for name, array in saved_tensors(first.transformer, own).items():
+        assert array.tobytes() == tensors_once(again, own)[name].tobytes(), name
 
 
 def _numpy(dtype):
@@ -181,9 +181,9 @@ def _numpy(dtype):
     return ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
 
 
-def as_mapping_cached(model, release):
+def tensors_once(model, release):
     if not hasattr(model, "_tensors"):
-        model._tensors = as_mapping(model.transformer, release)
+        model._tensors = saved_tensors(model.transformer, release)
     return model._tensors
 
 
@@ -214,7 +214,7 @@ def test_each_release_survives_both_formats_unchanged(loaded, format, tmp_path):
     again = tfloader.load(tmp_path, **release.options)
     assert again.transformer.config.replace(model_type=None) == _as_saved(model, again)
     own = again.transformer.release
-    before, after = as_mapping(model.transformer, own), as_mapping(again.transformer, own)
+    before, after = saved_tensors(model.transformer, own), saved_tensors(again.transformer, own)
     assert before.keys() == after.keys()
     for name in before:
         assert before[name].tobytes() == after[name].tobytes(), name

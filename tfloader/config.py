@@ -162,12 +162,15 @@ BERT4KERAS_NAMES = {
 }
 
 
-def meaning(config: TransformerConfig, name: str) -> Any:
-    """A field with what None stands for filled in."""
+def differing_fields(a: TransformerConfig, b: TransformerConfig) -> list[str]:
+    """The fields that are not the same, and do not mean the same either."""
+    different = (name for name in CONFIG_FIELDS if getattr(a, name) != getattr(b, name))
+    return [name for name in different if _meaning(a, name) != _meaning(b, name)]
+
+
+def _meaning(config: TransformerConfig, name: str) -> Any:
     value = getattr(config, name)
-    if value is None:
-        value = getattr(config, FALLBACKS.get(name, name))
-    return value
+    return getattr(config, FALLBACKS.get(name, name)) if value is None else value
 
 
 def _problems(config: TransformerConfig) -> Iterable[str]:

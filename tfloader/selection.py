@@ -172,12 +172,8 @@ def choose(pattern: str, items: Sequence[Named]) -> set[int]:
 
 def search(expression: str, text: str) -> bool:
     """Whether an expression is found in the text, without cutting a number: "Transformer-1" is not "Transformer-12"."""
-    found = re.finditer(expression, text)
-    return any(not (_inside_number(text, match.start()) or _inside_number(text, match.end())) for match in found)
-
-
-def _inside_number(text: str, position: int) -> bool:
-    return 0 < position < len(text) and text[position - 1].isdigit() and text[position].isdigit()
+    inside_numbers = {match.start() + 1 for match in re.finditer(r"(?=\d\d)", text)}
+    return any(inside_numbers.isdisjoint(match.span()) for match in re.finditer(expression, text))
 
 
 def _where(items: Sequence[Named], condition: Any) -> set[int]:

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfloader.ahead import done_ahead
 from tfloader.checkpoints import open_checkpoint
 from tfloader.checkpoints.base import ALIGNMENT, Checkpoint, TensorSpec, aligned_copy, largest_magnitude
 from tfloader.checkpoints.writing import Item
@@ -61,7 +61,11 @@ def load_weights(
     if not fresh:
         for source in found.sources:
             _prepared(transformer, checkpoint, source)
-    for source, pieces in _streamed(transformer, checkpoint, found.sources):
+    jobs = [
+        (checkpoint[source.name].nbytes, partial(_prepared, transformer, checkpoint, source))
+        for source in found.sources
+    ]
+    for source, pieces in zip(found.sources, done_ahead(jobs, READERS, IN_FLIGHT), strict=True):
         for path, piece in zip(source.row.ours, pieces, strict=True):
             transformer.variable(path).assign(_tensor(piece) if isinstance(piece, np.ndarray) else piece)
 
@@ -103,28 +107,6 @@ def stored_shapes(transformer: Any, rows: Iterable[Row]) -> dict[str, tuple[int,
         norms = (layer for layer in transformer.layers.values() if isinstance(layer, Conditional))
         known.update(id(variable) for layer in norms for variable in layer.added_weights)
     return shapes | {item.path: tuple(item.shape) for item in model.weights if id(item) not in known}
-
-
-def _streamed(
-    transformer: Any, checkpoint: Checkpoint, sources: Sequence[Source]
-) -> Iterator[tuple[Source, list[Any]]]:
-    """Yields each source, in order, with what its variables take, while threads prepare the next ones.
-
-    No more than IN_FLIGHT bytes of the checkpoint, or one larger tensor, are on their way at a time.
-    """
-    upcoming: deque[Source] = deque(sources)
-    waiting: deque[tuple[Source, Future]] = deque()
-    in_flight = 0
-    with ThreadPoolExecutor(READERS) as pool:
-        while upcoming or waiting:
-            while upcoming and (not waiting or in_flight + checkpoint[upcoming[0].name].nbytes <= IN_FLIGHT):
-                source = upcoming.popleft()
-                in_flight += checkpoint[source.name].nbytes
-                waiting.append((source, pool.submit(_prepared, transformer, checkpoint, source)))
-            source, future = waiting.popleft()
-            yield source, future.result()
-            del future  # and the arrays with it
-            in_flight -= checkpoint[source.name].nbytes
 
 
 def _prepared(transformer: Any, checkpoint: Checkpoint, source: Source) -> list[Any]:
@@ -228,8 +210,3 @@ def _array(variable: Any) -> np.ndarray:
         if "CPU" in value.device and value.shape.num_elements():
             return tensor_view(value)
     return np.asarray(keras.ops.convert_to_numpy(variable.value))
-
-
-def as_mapping(transformer: Any, release: Release) -> Mapping[str, np.ndarray]:
-    """The tensors of a model under a release's names, as arrays."""
-    return {name: make() for name, _, make in tensors_to_save(transformer, release)}

@@ -10,9 +10,8 @@ import pytest
 
 import tfloader
 from tests.conftest import CHECKPOINTS
-from tests.releases import CASES, Case, as_list, case, relative_error
+from tests.releases import CASES, Case, as_list, case, relative_error, saved_tensors
 from tfloader.errors import ConfigError, WeightsError
-from tfloader.weights import as_mapping
 
 NAMES = (
     "bert_google",
@@ -79,7 +78,7 @@ def test_loading_under_a_mirrored_strategy_gives_the_same_values_on_each_replica
 def exact_tensors(name):
     """The float32 model's tensors, loaded once for all dtypes that are compared with them."""
     transformer = tfloader.load(case(name).path, **case(name).options).transformer
-    return as_mapping(transformer, transformer.release)
+    return saved_tensors(transformer, transformer.release)
 
 
 # The error of arithmetic in 8 and 11 bits over a few layers of random weights.
@@ -92,7 +91,7 @@ def test_half_precision_models_hold_the_checkpoints_values(release, dtype, toler
     import ml_dtypes
 
     model = tfloader.load(release.path, dtype=dtype, **release.options)
-    before, after = exact_tensors(release.name), as_mapping(model.transformer, model.transformer.release)
+    before, after = exact_tensors(release.name), saved_tensors(model.transformer, model.transformer.release)
     stored = ml_dtypes.bfloat16 if dtype == "bfloat16" else "float16" if dtype == "float16" else "float32"
     for name in before:
         np.testing.assert_array_equal(before[name].astype(stored), after[name])

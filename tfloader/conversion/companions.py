@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfloader.checkpoints.base import folder_of
-from tfloader.config import CONFIG_FIELDS, NOT_MATHEMATICS, TransformerConfig, meaning
+from tfloader.config import NOT_MATHEMATICS, differing_fields
 from tfloader.conversion.source import Source
 from tfloader.errors import ConfigError, TokenizerError
 from tfloader.files import read_json, write_json
@@ -36,11 +35,10 @@ def translated_config(
     written = config_to_write(source.config, release)
     dialect = release.dialect_for(written, release.written_config)
     if dialect is source.release.dialect_for(source.raw_config, source.config_file) and source.keep_tokens is None:
-        harmless = re.compile("|".join(f"(?:{pattern})" for pattern in dialect.harmless) or "(?!)")
         written |= {
             key: value
             for key, value in source.raw_config.items()
-            if key not in written and key not in OF_THE_FILE and harmless.fullmatch(key)
+            if key not in written and key not in OF_THE_FILE and dialect.is_harmless(key)
         }
     again = read_config(release, written, shapes)
     lost = differing_fields(again, source.config)
@@ -50,12 +48,6 @@ def translated_config(
         raise ConfigError(f"{release.written_config} of a {release.title} has no words for {found}.")
     pairs = ((name, getattr(source.config, name), getattr(again, name)) for name in lost if name != "model_type")
     return written, [f"{name} = {ours!r} (there it means {theirs!r})" for name, ours, theirs in pairs]
-
-
-def differing_fields(a: TransformerConfig, b: TransformerConfig) -> list[str]:
-    """The fields that are not the same, and do not mean the same either."""
-    different = (name for name in CONFIG_FIELDS if getattr(a, name) != getattr(b, name))
-    return [name for name in different if meaning(a, name) != meaning(b, name)]
 
 
 def tokenizer_of(source: Source, given: str | os.PathLike[str] | bool | None) -> Any | None:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from tfloader.checks import Check, Skipped, outcome, outputs_on_random_ids
-from tfloader.config import NOT_MATHEMATICS
+from tfloader.config import NOT_MATHEMATICS, differing_fields
 from tfloader.conversion import companions
-from tfloader.conversion.companions import differing_fields
 from tfloader.conversion.source import Source
 from tfloader.errors import TokenizerError, WeightsError, listing
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from tfloader.ahead import done_ahead
 from tfloader.checkpoints.writing import Item
 from tfloader.checks import Check
 from tfloader.conversion import companions
@@ -128,29 +127,17 @@ def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: 
 @contextlib.contextmanager
 def made_ahead(tensors: Sequence[Item], bar: Any) -> Iterator[list[Item]]:
     """The same tensors, to be asked for in this order: while one is written, a thread makes the next."""
-    waiting: deque[tuple[int, Future]] = deque()
-    upcoming = iter(range(len(tensors)))
-
-    def start() -> None:
-        if (index := next(upcoming, None)) is not None:
-            waiting.append((index, pool.submit(tensors[index][2])))
+    order = iter(range(len(tensors)))
 
     def take(asked: int) -> np.ndarray:
-        if asked == 0:
-            start()
-        index, future = waiting.popleft()
-        if index != asked:
+        if (index := next(order)) != asked:
             raise RuntimeError(f"tensor {asked} was asked for before tensor {index}")
-        array = future.result()
-        start()
+        array = next(arrays)
         bar.update(array.nbytes)
         return array
 
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            yield [(name, spec, partial(take, index)) for index, (name, spec, _) in enumerate(tensors)]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with contextlib.closing(done_ahead([(spec.nbytes, make) for _, spec, make in tensors], threads=1)) as arrays:
+        yield [(name, spec, partial(take, index)) for index, (name, spec, _) in enumerate(tensors)]
 
 
 def _report(

@@ -108,11 +108,11 @@ class SingleStack(Transformer):
     def block(self, x: Any, index: int) -> Any:
         epsilon = self.config.block_norm_eps
         attention = f"{self.block_name(index)}-MultiHeadSelfAttention"
-        y = self.dropout(f"{attention}-Dropout", self.attention(attention, x, self.bias))
-        x = self.norm(f"{attention}-Norm", self.add(f"{attention}-Add", x, y), epsilon=epsilon)
+        x = self.residual(attention, x, self.attention(attention, x, self.bias))
+        x = self.norm(f"{attention}-Norm", x, epsilon=epsilon)
         feed_forward = f"{self.block_name(index)}-FeedForward"
-        y = self.dropout(f"{feed_forward}-Dropout", self.feed_forward(feed_forward, x))
-        return self.norm(f"{feed_forward}-Norm", self.add(f"{feed_forward}-Add", x, y), epsilon=epsilon)
+        x = self.residual(feed_forward, x, self.feed_forward(feed_forward, x))
+        return self.norm(f"{feed_forward}-Norm", x, epsilon=epsilon)
 
     def block_name(self, index: int) -> str:
         """What the names of a block's layers begin with; blocks of one name have the same layers."""

@@ -71,8 +71,8 @@ def load(
     Raises:
         CheckpointError, ConfigError, WeightsError: naming the file, what was found, and what to do.
     """
-    transformer = _built(path, config, model, application, dtype, compat, ignore, ignore_config_keys, options)
-    return transformer.model
+    own = {"dtype": dtype, "compat": compat, "ignore": ignore, "ignore_config_keys": ignore_config_keys}
+    return _built(path, config, model, application, False, **own, **options).model
 
 
 @overload
@@ -100,12 +100,7 @@ def build_transformer_model(
     model: str | type[Transformer] = "bert",
     application: str = "encoder",
     return_keras_model: bool = True,
-    *,
-    dtype: Any = None,
-    compat: str | None = None,
-    ignore: Collection[str] = (),
-    ignore_config_keys: Collection[str] = (),
-    **options: Unpack[LoadOptions],
+    **options: Unpack[BuildOptions],
 ) -> keras.Model | Transformer:
     """bert4keras' entry point: a model from a config, filled from a checkpoint if one is given.
 
@@ -117,13 +112,11 @@ def build_transformer_model(
         model: family, by name ("bert", "gpt", "gpt2", "gpt2_ml", "t5.1.1" ...) or class.
         application: "encoder", "lm" or "unilm".
         return_keras_model: False returns the Transformer with `.model`, `.layers` and, for T5, `.encoder`, `.decoder`.
-        dtype, compat, ignore, ignore_config_keys, **options: as for `load`.
+        **options: as for `load`, its dtype, compat, ignore and ignore_config_keys among them.
     """
     causal = all("encoder" not in FAMILIES[name].applications for name in families_meant(model)[0])
     meant = None if application == "encoder" and causal else application
-    transformer = _built(
-        checkpoint_path, config_path, model, meant, dtype, compat, ignore, ignore_config_keys, options, bert4keras=True
-    )
+    transformer = _built(checkpoint_path, config_path, model, meant, True, **options)
     return transformer.model if return_keras_model else transformer
 
 
@@ -187,12 +180,13 @@ def _built(
     config: Any,
     model: str | type[Transformer] | None,
     application: str | None,
-    dtype: Any,
-    compat: str | None,
-    ignore: Collection[str],
-    ignore_config_keys: Collection[str],
-    options: Mapping[str, Any],
-    bert4keras: bool = False,
+    bert4keras: bool,
+    /,
+    dtype: Any = None,
+    compat: str | None = None,
+    ignore: Collection[str] = (),
+    ignore_config_keys: Collection[str] = (),
+    **options: Any,
 ) -> Transformer:
     """What `load` and `build_transformer_model` share."""
     if compat not in (None, "bert4keras"):

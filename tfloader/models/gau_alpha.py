@@ -41,5 +41,4 @@ class GAUAlpha(RoFormerV2):
             attention_dropout=self.config.attention_probs_dropout_prob,
             kernel_initializer=self.initializer,
         )
-        y = self.dropout(f"{name}-Dropout", unit(x))
-        return self.norm(f"{name}-Norm", self.add(f"{name}-Add", x, y))
+        return self.norm(f"{name}-Norm", self.residual(name, x, unit(x)))

@@ -34,11 +34,9 @@ class GPT2(SingleStack):
 
     def block(self, x: Any, index: int) -> Any:
         attention = f"Transformer-{index}-MultiHeadSelfAttention"
-        y = self.attention(attention, self.norm(f"{attention}-Norm", x), self.bias)
-        x = self.add(f"{attention}-Add", x, self.dropout(f"{attention}-Dropout", y))
+        x = self.residual(attention, x, self.attention(attention, self.norm(f"{attention}-Norm", x), self.bias))
         feed_forward = f"Transformer-{index}-FeedForward"
-        y = self.feed_forward(feed_forward, self.norm(f"{feed_forward}-Norm", x))
-        return self.add(f"{feed_forward}-Add", x, self.dropout(f"{feed_forward}-Dropout", y))
+        return self.residual(feed_forward, x, self.feed_forward(feed_forward, self.norm(f"{feed_forward}-Norm", x)))
 
     def head(self, x: Any) -> Any:
         return self.language_model(self.norm("Output-Norm", x))

@@ -17,12 +17,10 @@ class GPT2_ML(GPT2):  # noqa: N801 (the name users know)
 
     def block(self, x: Any, index: int) -> Any:
         attention = f"Transformer-{index}-MultiHeadSelfAttention"
-        y = self.attention(attention, x, self.bias)
-        x = self.add(f"{attention}-Add", x, self.dropout(f"{attention}-Dropout", y))
+        x = self.residual(attention, x, self.attention(attention, x, self.bias))
         feed_forward = f"Transformer-{index}-FeedForward"
         y = self.feed_forward(feed_forward, self.norm(f"{feed_forward}-Norm-0", x))
-        x = self.add(f"{feed_forward}-Add", x, self.dropout(f"{feed_forward}-Dropout", y))
-        return self.norm(f"{feed_forward}-Norm-1", x)
+        return self.norm(f"{feed_forward}-Norm-1", self.residual(feed_forward, x, y))
 
     def head(self, x: Any) -> Any:
         return self.language_model(x)

@@ -101,8 +101,7 @@ class T5(EncoderDecoder):
 
     def sublayer(self, name: str, x: Any, function: Any, **arguments: Any) -> Any:
         """x + dropout(function(norm(x)))"""
-        y = function(name, self.norm(f"{name}-Norm", x, rms=True), **arguments)
-        return self.add(f"{name}-Add", x, self.dropout(f"{name}-Dropout", y))
+        return self.residual(name, x, function(name, self.norm(f"{name}-Norm", x, rms=True), **arguments))
 
     def t5_attention(self, name: str, x: Any, bias: Any, memory: Any = None) -> Any:
         return self.attention(name, x, bias, memory, use_bias=False, scaled=False)

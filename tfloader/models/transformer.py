@@ -122,9 +122,7 @@ class Transformer:
             "hidden_units": layer_norm_cond_hidden_size,
             "hidden_activation": layer_norm_cond_hidden_act,
         }
-        self.additional_inputs = (
-            keras.tree.flatten(additional_input_layers) if additional_input_layers is not None else []
-        )
+        self.additional_inputs = keras.tree.flatten([] if additional_input_layers is None else additional_input_layers)
         self.initializer = tfl.TruncatedNormal(stddev=config.initializer_range)
         self.release: Any = None
         self.model: keras.Model | None = None
@@ -215,6 +213,10 @@ class Transformer:
     def add(self, name: str, *tensors: Any) -> Any:
         return self.layer(name, tfl.Add)(list(tensors))
 
+    def residual(self, name: str, x: Any, y: Any) -> Any:
+        """x + dropout(y), the end of the sublayer of that name."""
+        return self.add(f"{name}-Add", x, self.dropout(f"{name}-Dropout", y))
+
     def norm(self, name: str, x: Any, rms: bool = False, epsilon: float | None = None) -> Any:
         """Layer normalisation (or RMS), conditional where the model is."""
         epsilon = self.config.layer_norm_eps if epsilon is None else epsilon
@@ -295,8 +297,7 @@ class Transformer:
 
     def no_generation_with(self) -> list[str]:
         """The options in force with which generation is not implemented."""
-        names = ("residual_attention_scores", "layer_norm_cond")
-        return [name for name in names if name in self.beyond_the_weights()]
+        return Transformer.beyond_the_weights(self)
 
     # ---- weights
 
@@ -322,11 +323,8 @@ class Transformer:
 
     def beyond_the_weights(self) -> list[str]:
         """Options in force that change what the model computes, but that no checkpoint format can note."""
-        options = {
-            "residual_attention_scores": self.residual_attention_scores,
-            "layer_norm_cond": self.layer_norm_cond is not None,
-        }
-        return [name for name, value in options.items() if value]
+        scores, condition = bool(self.residual_attention_scores), self.layer_norm_cond is not None
+        return ["residual_attention_scores"] * scores + ["layer_norm_cond"] * condition
 
     def load_weights_from_checkpoint(self, checkpoint: Any, **options: Any) -> None:
         """Fills every variable from a checkpoint (path or mapping of arrays), or none of them.

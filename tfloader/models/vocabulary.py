@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfloader.config import shown
 from tfloader.errors import ConfigError, WeightsError
 
 
@@ -45,26 +46,31 @@ class VocabularyCut:
         return np.concatenate([array, *rows], axis=axis)
 
 
-def _checked_ids(ids: Any, limit: int) -> np.ndarray:
+def _whole_numbers(ids: Any) -> list[int]:
+    """The ids as a list; an empty one if there are none, or something else."""
     ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
-    if not ids or not all(is_whole(token) for token in ids):
-        raise ConfigError(f"keep_tokens must be a list of token ids, found {repr(ids[:3])[:60]}.")
-    array = np.array(ids, "int64")
-    if array.min() < 0 or array.max() >= limit:
+    return [int(token) for token in ids] if all(map(is_whole, ids)) else []
+
+
+def _checked_ids(given: Any, limit: int) -> np.ndarray:
+    ids = _whole_numbers(given)
+    if not ids:
+        raise ConfigError(f"keep_tokens must be a list of token ids, found {shown(given)}.")
+    if outside := [token for token in ids if not 0 <= token < limit]:
         raise WeightsError(
-            f"keep_tokens asks for id {array.max() if array.max() >= limit else array.min()}, but the checkpoint's "
-            f"vocabulary has {limit} tokens. If the checkpoint was saved after such a cut, leave keep_tokens out."
+            f"keep_tokens asks for id {outside[0]}, but the checkpoint's vocabulary has {limit} tokens. If the "
+            "checkpoint was saved after such a cut, leave keep_tokens out."
         )
-    if len(np.unique(array)) < array.size:
+    if len(set(ids)) < len(ids):
         raise ConfigError("keep_tokens names a token twice.")
-    return array
+    return np.array(ids, "int64")
 
 
 def _checked_compound(item: Any, limit: int) -> tuple[list[int], list[float] | None]:
     pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (list, tuple, np.ndarray))
-    ids, weights = item if pair else (item, None)
-    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else []
-    if not ids or not all(is_whole(token) and 0 <= token < limit for token in ids):
+    given, weights = item if pair else (item, None)
+    ids = _whole_numbers(given)
+    if not ids or not all(0 <= token < limit for token in ids):
         raise ConfigError(f"compound_tokens: {item!r} must name ids from 0 to {limit - 1} (those after keep_tokens).")
     if weights is not None:
         weights = list(weights) if isinstance(weights, Iterable) else []
@@ -72,7 +78,7 @@ def _checked_compound(item: Any, limit: int) -> tuple[list[int], list[float] | N
             raise ConfigError(
                 f"compound_tokens: {item!r} needs one weight for each id, finite and with a sum that is not 0."
             )
-    return [int(token) for token in ids], weights
+    return ids, weights
 
 
 def is_whole(token: Any) -> bool:

@@ -38,11 +38,11 @@ def shared(rows: Iterable[Row]) -> tuple[Row, ...]:
     )
 
 
-HF_MAPPING = TORCH.dense("Embedding-Mapping", "albert.encoder.embedding_hidden_mapping_in")
-HF_KIN = hf_bert.naming_of("albert.", HF_NAMES, HF_MAPPING)
+HF_KIN = hf_bert.naming_of(
+    "albert.", HF_NAMES, TORCH.dense("Embedding-Mapping", "albert.encoder.embedding_hidden_mapping_in")
+)
 HF_NAMING = replace(HF_KIN, rows=shared(HF_KIN.rows))
 
-MOST_LAYERS = LIMITS["num_hidden_layers"]
 # Of a file that says nothing of it, all layers are the same block.
 SHARING = same(num_hidden_groups=1, inner_group_num=1)
 # Keys that neither Google's code nor Hugging Face's has a use for, with the values that they always have.
@@ -58,7 +58,8 @@ UNUSED = {
 def check_groups(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
     """Google's code and Hugging Face's find a layer's group in floating-point numbers, which can go one astray."""
     layers, groups = fields["num_hidden_layers"], fields["num_hidden_groups"]
-    if any(not isinstance(number, int) or not 0 < number <= MOST_LAYERS for number in (layers, groups)):
+    most = LIMITS["num_hidden_layers"]
+    if any(not isinstance(number, int) or not 0 < number <= most for number in (layers, groups)):
         return  # no layers, or the config is refused for it
     for layer in range(layers):
         if not int(layer / layers * groups) == int(layer / (layers / groups)) == layer * groups // layers:
@@ -84,8 +85,6 @@ HF_DIALECT = replace(
     finish_write=_hf_finish_write,
 )
 
-
-WORDS = "bert/embeddings/word_embeddings"
 BLOCK = "bert/encoder/transformer/group_{group}/inner_group_{inner}"
 # Where ALBERT has what BERT has.
 NAMES = {
@@ -109,7 +108,7 @@ def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mappin
     """Where a file is silent, Google's code means embeddings of 128, and bert4keras those of hidden_size."""
     check_groups(fields, raw, tensors)
     if fields["embedding_size"] is None:
-        shape = tensors.get(WORDS, ())
+        shape = tensors.get("bert/embeddings/word_embeddings", ())
         if len(shape) != 2:
             raise ConfigError("the key 'embedding_size' is missing")
         fields["embedding_size"] = shape[1]
@@ -133,9 +132,7 @@ RELEASE = Release(
     naming=NAMING,
     config_files=("albert_config.json", "*config*.json"),
     dialects=(DIALECT, HF_DIALECT),
-    written_config="albert_config.json",
 )
-
 
 HF_RELEASE = Release(
     name="hf_albert",

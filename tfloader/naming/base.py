@@ -217,10 +217,6 @@ class Constant:
     shape: Callable[[TransformerConfig], Shape]
     values: Callable[[TransformerConfig], np.ndarray]
 
-    def maker(self, config: TransformerConfig, dtype: np.dtype) -> Callable[[], np.ndarray]:
-        """What makes the values in a dtype, when they are written."""
-        return lambda: self.values(config).astype(dtype)
-
 
 @dataclass(frozen=True)
 class Naming:
@@ -261,8 +257,7 @@ def counts(config: TransformerConfig, stored: TransformerConfig | None = None) -
         config: the model's.
         stored: the checkpoint's, where the model shares its weights in another way.
     """
-    decoder = config.num_decoder_layers
-    layers = config.num_hidden_layers
+    layers, decoder = config.num_hidden_layers, config.num_decoder_layers
     return {
         "layer": [{"layer": index} for index in range(layers)],
         "decoder_layer": [{"decoder_layer": index} for index in range(layers if decoder is None else decoder)],
@@ -275,8 +270,7 @@ def _shared_blocks(config: TransformerConfig, stored: TransformerConfig) -> list
 
     Blocks with the same weights have the same name: the first one's, or, if that is all blocks, one without a number.
     """
-    places = [(group, inner) for group in groups(config) for inner in range(config.inner_group_num)]
-    tensors = [(group, inner) for group in groups(stored) for inner in range(stored.inner_group_num)]
+    places, tensors = _places(config), _places(stored)
     alike = len(set(places)) == 1
     # A model of more layers than the checkpoint has nothing to fill the others with, unless all are alike.
     return [
@@ -285,7 +279,8 @@ def _shared_blocks(config: TransformerConfig, stored: TransformerConfig) -> list
     ]
 
 
-def groups(config: TransformerConfig) -> list[int]:
-    """The group of each layer, as ALBERT divides layers into groups with common weights."""
+def _places(config: TransformerConfig) -> list[tuple[int, int]]:
+    """(group, inner block) of each block, as ALBERT divides layers into groups with common weights."""
     layers = config.num_hidden_layers
-    return [layer * config.num_hidden_groups // layers for layer in range(layers)]
+    groups = (layer * config.num_hidden_groups // layers for layer in range(layers))
+    return [(group, inner) for group in groups for inner in range(config.inner_group_num)]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfloader.config import CONFIG_FIELDS, NOT_MATHEMATICS, TransformerConfig, meaning, shown
+from tfloader.config import NOT_MATHEMATICS, TransformerConfig, differing_fields, shown
 from tfloader.errors import ConfigError, listing
 from tfloader.suggestions import did_you_mean
 
@@ -105,6 +105,9 @@ class Dialect:
         """Whether a file says that it is of this dialect: it has all its constants."""
         return bool(self.constants) and all(raw.get(key) == value for key, value in self.constants.items())
 
+    def is_harmless(self, key: str) -> bool:
+        return any(re.fullmatch(pattern, key) for pattern in self.harmless)
+
     def missing(self, raw: Mapping[str, Any]) -> int:
         """How many of the keys that this dialect needs a file lacks."""
         return sum(key.default is REQUIRED and not set(key.names) & set(raw) for key in self.keys)
@@ -180,9 +183,8 @@ class Dialect:
                 supported = " or ".join(map(repr, allowed))
                 yield f"{name} = {shown(raw[name])} is not implemented; supported: {supported}"
         known = [*(name for key in self.keys for name in key.names), *self.only]
-        harmless = re.compile("|".join(f"(?:{pattern})" for pattern in self.harmless) or "(?!)")
         for name in raw:
-            if name not in {"model_type", *ignore, *known} and not harmless.fullmatch(name):
+            if name not in {"model_type", *ignore, *known} and not self.is_harmless(name):
                 yield f"unknown key {shown(name)} (= {shown(raw[name])}){did_you_mean(name, known)}"
 
     def write(self, config: TransformerConfig) -> dict[str, Any]:
@@ -208,8 +210,8 @@ class Dialect:
             raise ConfigError(f"This model's config cannot be written: {reason}") from None
         lost = [
             f"{name} = {getattr(config, name)!r} (it means {getattr(again, name)!r} there)"
-            for name in CONFIG_FIELDS
-            if name not in NOT_MATHEMATICS and meaning(again, name) != meaning(config, name)
+            for name in differing_fields(again, config)
+            if name not in NOT_MATHEMATICS
         ]
         if lost:
             raise ConfigError(f"A {self.name} config cannot express:\n{listing(lost)}\nSave in another format.")

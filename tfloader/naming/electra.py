@@ -14,33 +14,29 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.naming import google_bert, hf_bert, huggingface
-from tfloader.naming.base import TF, TORCH, Duplicate, Naming, Row, renamed, row
+from tfloader.naming.base import TF, TORCH, Naming, Row, renamed
 from tfloader.naming.dialect import revised, same
 from tfloader.naming.release import TENSORFLOW, Release
 
-dense, norm = TORCH.dense, TORCH.norm
-HF_BODY = hf_bert.naming_of(
-    "electra.", {"bert.pooler.": None, "cls.": None}, dense("Embedding-Mapping", "electra.embeddings_project")
-)
-HF_NAMING = replace(
-    HF_BODY,
-    rows=(
-        *HF_BODY.rows,
-        *dense("Discriminator-Dense", "discriminator_predictions.dense", "discriminator"),
-        *dense("Discriminator-Prediction", "discriminator_predictions.dense_prediction", "discriminator"),
+HF_MAPPING = TORCH.dense("Embedding-Mapping", "electra.embeddings_project")
+HF_NAMING = hf_bert.naming_of(
+    "electra.",
+    {"bert.pooler.": None, "cls.": None},
+    (
+        *HF_MAPPING,
+        *TORCH.dense("Discriminator-Dense", "discriminator_predictions.dense", "discriminator"),
+        *TORCH.dense("Discriminator-Prediction", "discriminator_predictions.dense_prediction", "discriminator"),
     ),
 )
-
-HF_GENERATOR_NAMING = replace(
-    HF_BODY,
-    rows=(
-        *HF_BODY.rows,
-        *dense("MLM-Dense", "generator_predictions.dense", "mlm"),
-        *norm("MLM-Norm", "generator_predictions.LayerNorm", "mlm"),
-        row("MLM-Bias/bias", "generator_lm_head.bias", part="mlm"),
-    ),
-    duplicates=(Duplicate("generator_lm_head.weight", "electra.embeddings.word_embeddings.weight"),),
-)
+HF_GENERATOR_NAMES = {
+    "bert.pooler.": None,
+    "cls.seq_relationship.": None,
+    "cls.predictions.decoder.bias": None,
+    "cls.predictions.decoder.": "generator_lm_head.",
+    "cls.predictions.transform.": "generator_predictions.",
+    "cls.predictions.": "generator_lm_head.",
+}
+HF_GENERATOR_NAMING = hf_bert.naming_of("electra.", HF_GENERATOR_NAMES, HF_MAPPING)
 
 
 def _hf_finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
@@ -61,7 +57,6 @@ HF_GENERATOR_DIALECT = replace(
     name="Hugging Face ELECTRA generator",
     keys=revised(HF_DIALECT.keys, huggingface.EXACT_GELU),
 )
-
 
 HEAD = {
     "cls/predictions/transform/": "generator_predictions/",
@@ -108,7 +103,6 @@ RELEASE = Release(
     naming=NAMING,
     config_files=("*discriminator*.json", "electra_config.json", "*config*.json"),
     dialects=(DIALECT, HF_DIALECT),
-    written_config="electra_config.json",
 )
 
 GENERATOR_RELEASE = replace(
@@ -122,7 +116,6 @@ GENERATOR_RELEASE = replace(
     dialects=(DIALECT, HF_GENERATOR_DIALECT),
     config_files=("*generator*.json", "electra_config.json", "*config*.json"),
 )
-
 
 HF_RELEASE = Release(
     name="hf_electra",

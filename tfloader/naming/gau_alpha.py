@@ -44,7 +44,6 @@ RELEASE = Release(
     naming=NAMING,
     config_files=("bert_config.json", "*config*.json"),
     dialects=(DIALECT,),
-    written_config="bert_config.json",
 )
 DOTTED = {"bert/": "gau_alpha/", "GAU_alpha/encoder/layer_": "gau_alpha/encoder/layer/"}
 HF_RELEASE = huggingface.folder_twin(RELEASE, DOTTED, HF_DIALECT)

@@ -108,5 +108,4 @@ RELEASE = Release(
     naming=NAMING,
     config_files=("bert_config.json", "*config*.json"),
     dialects=(DIALECT, HF_DIALECT),
-    written_config="bert_config.json",
 )

@@ -71,7 +71,6 @@ RELEASE = Release(
     naming=NAMING,
     config_files=("gpt_config.json", "*config*.json"),
     dialects=(DIALECT,),
-    written_config="gpt_config.json",
     text_format=NOTHING_AROUND,
 )
 
@@ -84,7 +83,6 @@ GPT2_RELEASE = replace(
     naming=GPT2_NAMING,
     config_files=("*config*.json",),
     dialects=(GPT2_DIALECT,),
-    written_config="config.json",
 )
 
 HF_RENAMED = {

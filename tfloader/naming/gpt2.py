@@ -107,7 +107,6 @@ HF_DIALECT = Dialect(
     finish_write=finish_write,
 )
 
-
 NAMING = Naming(
     rows=tuple(
         replace(item, theirs=item.theirs.replace(".", "/")) for item in _rows(OPENAI, "model", "model.h{layer}", "")
@@ -140,11 +139,9 @@ RELEASE = Release(
     naming=NAMING,
     config_files=("hparams.json",),
     dialects=(DIALECT,),
-    written_config="hparams.json",
     tokenizer_files={"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"},
     text_format=NOTHING_AROUND,
 )
-
 
 HF_RELEASE = Release(
     name="hf_gpt2",

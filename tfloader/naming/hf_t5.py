@@ -156,7 +156,6 @@ def _dialect(model_type: str, feed_forward: str, tied: bool) -> Dialect:
 DIALECT = _dialect("t5", "relu", tied=True)
 MT5_DIALECT = _dialect("mt5", "gated-gelu", tied=False)
 
-
 RELEASE = Release(
     name="hf_t5",
     title="Hugging Face T5 / mT5",

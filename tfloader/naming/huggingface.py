@@ -13,7 +13,6 @@ from tfloader.naming.release import Release
 FOLDER: dict[str, Any] = {
     "formats": ("safetensors", "torch", "memory"),
     "config_files": ("config.json",),
-    "written_config": "config.json",
     "writes": "huggingface",
 }
 

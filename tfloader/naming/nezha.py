@@ -39,7 +39,6 @@ HF_DIALECT = replace(
     constants={"model_type": "nezha"},
 )
 
-
 NSP = "cls/seq_relationship/"
 
 DIALECT = Dialect(
@@ -93,9 +92,7 @@ GEN_RELEASE = replace(
     config_files=("*config*.json",),
     dialects=(GEN_DIALECT,),
     model_types=("nezha_gen",),
-    written_config="config.json",
 )
-
 
 HF_RELEASE = replace(
     hf_bert.RELEASE,

@@ -109,13 +109,9 @@ def detect_release(
 
 def _told_apart_by_config(releases: list[Release], checkpoint: Checkpoint, config: Any) -> list[Release]:
     """Of releases whose tensors are named alike, those that the config claims to be, or else may be."""
-    claimed, possible = [], []
-    for release in releases:
-        raw = _config_of(release, checkpoint, config)
-        if any(dialect.claims(raw) for dialect in release.dialects):
-            claimed.append(release)
-        if any(dialect.accepts(raw) for dialect in release.dialects):
-            possible.append(release)
+    raw = {release.name: _config_of(release, checkpoint, config) for release in releases}
+    claimed = [item for item in releases if any(dialect.claims(raw[item.name]) for dialect in item.dialects)]
+    possible = [item for item in releases if any(dialect.accepts(raw[item.name]) for dialect in item.dialects)]
     return claimed or possible or releases
 
 

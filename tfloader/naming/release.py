@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,6 @@ class Release:
         config_files: patterns of its config file's name, best first.
         dialects: the config dialects that these files may be in; a file's `model_type` chooses.
         writes: the format name under which `tfloader.save` writes it, or None where it is only read.
-        written_config: name of the config file when writing.
         model_types: the model types that it is written for, where the family's others have a release of their own.
         tokenizer_files: its names of files that a tokenizer's `save` writes under Hugging Face's.
         text_format: which special tokens stand around a text.
@@ -77,7 +77,6 @@ class Release:
     config_files: tuple[str, ...]
     dialects: tuple[Dialect, ...]
     writes: str | None = None
-    written_config: str = "config.json"
     model_types: tuple[str, ...] = ()
     tokenizer_files: Mapping[str, str] = field(default_factory=dict)
     text_format: TextFormat = field(default_factory=TextFormat)
@@ -85,6 +84,11 @@ class Release:
     body: str = ""
     lacks: tuple[str, ...] = ()
     gives_way_to: str | None = None
+
+    @property
+    def written_config(self) -> str:
+        """Name of the config file when writing: the first that is no pattern."""
+        return next((name for name in self.config_files if re.fullmatch(r"\w+\.json", name)), "config.json")
 
     def fits(self, names: Collection[str]) -> bool:
         """Whether a checkpoint with these tensors (canonical names) may be of this release."""

@@ -54,7 +54,6 @@ RELEASE = Release(
     ),
     config_files=google_bert.RELEASE.config_files,
     dialects=(DIALECT,),
-    written_config="bert_config.json",
 )
 
 

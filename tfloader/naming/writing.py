@@ -17,7 +17,7 @@ from tfloader.errors import CheckpointError, ConfigError, TfloaderError, listing
 from tfloader.files import TOKENIZER_FILES, write_json
 from tfloader.naming import RELEASES, load_config
 from tfloader.naming.release import Release
-from tfloader.staging import Replaces, staged
+from tfloader.staging import Replaces
 
 GENERATION = "generation_config.json"
 SAFETENSORS = r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"
@@ -64,15 +64,14 @@ def as_published(release: Release, config: dict[str, Any], tensors: Sequence[Ite
 
 
 def write_folder(
-    path: str, release: Release, config: dict[str, Any], tensors: Sequence[Item], max_shard_bytes: int
+    stage: str, release: Release, config: dict[str, Any], tensors: Sequence[Item], max_shard_bytes: int
 ) -> None:
-    """Writes tensors and config, as `as_published` left them, into a folder, in the place of earlier ones."""
-    with staged(path, CheckpointError, sum(spec.nbytes for _, spec, _ in tensors), files_of_an_earlier_save) as stage:
-        if release.writes == "huggingface":
-            write_safetensors(stage, tensors, max_shard_bytes=max_shard_bytes)
-        else:
-            write_tensorflow(os.path.join(stage, f"{release.family}_model.ckpt"), tensors)
-        write_json(os.path.join(stage, release.written_config), config)
+    """Writes tensors and config, as `as_published` left them, into a stage."""
+    if release.writes == "huggingface":
+        write_safetensors(stage, tensors, max_shard_bytes=max_shard_bytes)
+    else:
+        write_tensorflow(os.path.join(stage, f"{release.family}_model.ckpt"), tensors)
+    write_json(os.path.join(stage, release.written_config), config)
 
 
 def write_tokenizer(folder: str, tokenizer: Any | None, release: Release | None) -> None:
