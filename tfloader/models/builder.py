@@ -280,7 +280,7 @@ def _guess_release(config: Any, families: tuple[str, ...]) -> Release:
 def _filled_later(transformer: Transformer):
     """Within it, new kernels are not initialised: the load that follows assigns every one, or fails.
 
-    The garbage collector rests too: it would search the growing graph again and again, a tenth of a small load.
+    The garbage collector, which takes a tenth of a small load to search the growing graph, rests too.
     """
     collecting = gc.isenabled()
     gc.disable()

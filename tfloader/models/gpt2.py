@@ -20,10 +20,7 @@ class GPT2(SingleStack):
     bert4keras_defaults = {"lm": {"final_activation": "softmax"}}
     as_language_model = {"final_activation": None}
     # bert4keras took id 0 for padding, and gelu for the exact one.
-    bert4keras_habits = {
-        "hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act,
-        "pad_token_id": lambda _: 0,
-    }
+    bert4keras_habits = {"hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act, "pad_token_id": lambda _: 0}
 
     def __init__(self, config, *, final_activation: bool | str | None = None, **options):
         super().__init__(config, **options)

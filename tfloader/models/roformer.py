@@ -14,11 +14,7 @@ class RoFormer(BERT):
     Nothing limits the length of a text but the training; generation stops at `max_position_embeddings`.
     """
 
-    bert4keras_habits = {
-        **BERT.bert4keras_habits,
-        "layer_norm_eps": lambda _: 1e-7,
-        "mlm_norm_eps": lambda _: 1e-12,
-    }
+    bert4keras_habits = {**BERT.bert4keras_habits, "layer_norm_eps": lambda _: 1e-7, "mlm_norm_eps": lambda _: 1e-12}
     attention_class = tfl.RotaryAttention
     refuses = {"hierarchical_position": "it has no position table"}
 

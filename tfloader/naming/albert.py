@@ -13,7 +13,7 @@ from tfloader.config import LIMITS, TransformerConfig
 from tfloader.errors import ConfigError
 from tfloader.naming import google_bert, hf_bert, huggingface
 from tfloader.naming.base import TF, TORCH, Naming, Row, renamed
-from tfloader.naming.dialect import same
+from tfloader.naming.dialect import revised, same
 from tfloader.naming.release import TENSORFLOW, Release
 
 HF_BLOCK = "albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}"
@@ -77,7 +77,7 @@ def _hf_finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
 HF_DIALECT = replace(
     hf_bert.DIALECT,
     name="Hugging Face ALBERT",
-    keys=(*hf_bert.DIALECT.keys, *same("embedding_size"), *SHARING),
+    keys=(*revised(hf_bert.DIALECT.keys, without=("application",)), *same("embedding_size"), *SHARING),
     only={**hf_bert.DIALECT.only, "is_decoder": (False,), **UNUSED},
     constants={"model_type": "albert"},
     notes={"application": "encoder"},  # there is no causal ALBERT in Hugging Face's code

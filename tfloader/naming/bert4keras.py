@@ -36,19 +36,9 @@ def _finish_t5(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[
     fields["tie_word_embeddings"] = fields["scale_logits"] = tied
     if fields.get("num_decoder_layers") is None:
         fields["num_decoder_layers"] = fields.get("num_hidden_layers")
-    if fields["gated_feed_forward"] and fields.get("vocab_size") == T5_PEGASUS_VOCABULARY:
-        _as_t5_pegasus(fields)
-
-
-def _as_t5_pegasus(fields: dict[str, Any]) -> None:
-    fields.update(T5_PEGASUS)
-    if fields["hidden_act"] == "gelu_tanh":
-        fields["hidden_act"] = "gelu"
-
-
-def _finish_t5_pegasus(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
-    _finish_t5(fields, raw, tensors)
-    _as_t5_pegasus(fields)
+    by_size = fields["gated_feed_forward"] and fields.get("vocab_size") == T5_PEGASUS_VOCABULARY
+    if by_size or raw.get("model_type") == T5_PEGASUS["model_type"]:
+        fields |= T5_PEGASUS | ({"hidden_act": "gelu"} if fields["hidden_act"] == "gelu_tanh" else {})
 
 
 def _write_t5_pegasus(config: TransformerConfig, raw: dict[str, Any]) -> None:
@@ -72,6 +62,5 @@ T5_PEGASUS_DIALECT = replace(
     T5_DIALECT,
     name="T5-PEGASUS",
     constants={"model_type": T5_PEGASUS["model_type"]},
-    finish_read=_finish_t5_pegasus,
     finish_write=_write_t5_pegasus,
 )

@@ -32,7 +32,7 @@ class Key:
     ours: str
     theirs: str
     default: Any = REQUIRED
-    values: Mapping[str, Any] | None = None
+    values: Mapping[Any, Any] | None = None
     aliases: tuple[str, ...] = ()
 
     @property
@@ -47,7 +47,7 @@ class Key:
         """
         if self.values is None:
             return value
-        if not isinstance(value, str) or value not in self.values:
+        if not isinstance(value, (str, bool)) or value not in self.values:
             supported = ", ".join(map(repr, self.values))
             raise ValueError(f"{self.theirs} = {shown(value)} is not implemented; supported: {supported}")
         return self.values[value]
@@ -196,7 +196,8 @@ class Dialect:
         raw: dict[str, Any] = {}
         for key in self.keys:
             value = getattr(config, key.ours)
-            if value is not None or key.default is not REQUIRED:
+            noted = key.ours in self.notes and key.values is not None and value not in key.values.values()
+            if not noted and (value is not None or key.default is not REQUIRED):
                 raw[key.theirs] = key.write(value)
         raw |= self.constants
         if self.finish_write:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from tfloader.config import TransformerConfig
 from tfloader.naming import google_bert, hf_bert, huggingface
 from tfloader.naming.base import TF, TORCH, Naming, Row, renamed
 from tfloader.naming.dialect import revised, same
@@ -39,23 +37,16 @@ HF_GENERATOR_NAMES = {
 HF_GENERATOR_NAMING = hf_bert.naming_of("electra.", HF_GENERATOR_NAMES, HF_MAPPING)
 
 
-def _hf_finish_write(config: TransformerConfig, raw: dict[str, Any]) -> None:
-    hf_bert.DIALECT.finish_write(config, raw)
-    google_bert.write_embedding_size(config, raw)
-
-
 HF_DIALECT = replace(
     hf_bert.DIALECT,
     name="Hugging Face ELECTRA",
     keys=(*hf_bert.DIALECT.keys, *same(embedding_size=128)),
     harmless=(*hf_bert.DIALECT.harmless, "summary_last_dropout"),
     constants={"model_type": "electra"},
-    finish_write=_hf_finish_write,
+    finish_write=google_bert.write_embedding_size,
 )
 HF_GENERATOR_DIALECT = replace(
-    HF_DIALECT,
-    name="Hugging Face ELECTRA generator",
-    keys=revised(HF_DIALECT.keys, huggingface.EXACT_GELU),
+    HF_DIALECT, name="Hugging Face ELECTRA generator", keys=revised(HF_DIALECT.keys, huggingface.EXACT_GELU)
 )
 
 HEAD = {

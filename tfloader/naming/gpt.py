@@ -35,10 +35,7 @@ PRE_NORM = {
     "gpt/embeddings/token_type_embeddings": None,
 }
 NAMING = Naming(renamed(google_bert.NAMING.rows, RENAMED), ignorable=google_bert.NAMING.ignorable)
-GPT2_NAMING = replace(
-    NAMING,
-    rows=(*renamed(NAMING.rows, PRE_NORM), *TF.norm("Output-Norm", "gpt/output/LayerNorm")),
-)
+GPT2_NAMING = replace(NAMING, rows=(*renamed(NAMING.rows, PRE_NORM), *TF.norm("Output-Norm", "gpt/output/LayerNorm")))
 
 
 def _no_table_of_its_own(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
-from tfloader.config import TransformerConfig
 from tfloader.naming import huggingface
 from tfloader.naming.base import ATTENTION, FEED_FORWARD, TORCH, Duplicate, Naming, Row, renamed, row, with_prefix
 from tfloader.naming.dialect import Dialect, Key, same
@@ -60,16 +58,6 @@ def naming_of(body: str, names: Mapping[str, str | None], more: Iterable[Row] = 
     )
 
 
-def _read_decoder(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Any) -> None:
-    """A BERT marked as decoder attends causally."""
-    if raw.get("is_decoder"):
-        fields["application"] = "lm"
-
-
-def _write_decoder(config: TransformerConfig, raw: dict[str, Any]) -> None:
-    raw["is_decoder"] = config.application == "lm"
-
-
 DIALECT = Dialect(
     name="Hugging Face BERT",
     keys=(
@@ -77,18 +65,12 @@ DIALECT = Dialect(
         Key("hidden_act", "hidden_act", values=huggingface.ACTIVATIONS),
         *same("max_position_embeddings", type_vocab_size=2, layer_norm_eps=1e-12, hidden_dropout_prob=0.1),
         *same(attention_probs_dropout_prob=0.1, initializer_range=0.02, pad_token_id=0, eos_token_id=None),
+        Key("application", "is_decoder", "encoder", values={False: "encoder", True: "lm"}),  # a decoder is causal
     ),
-    only={
-        **huggingface.ONLY,
-        "position_embedding_type": ("absolute",),
-        "tie_word_embeddings": (True,),
-        "is_decoder": (False, True),
-    },
+    only={**huggingface.ONLY, "position_embedding_type": ("absolute",), "tie_word_embeddings": (True,)},
     harmless=huggingface.HARMLESS,
     constants={"model_type": "bert"},
     notes={"application": "encoder", "mlm_norm_eps": None},
-    finish_read=_read_decoder,
-    finish_write=_write_decoder,
 )
 
 RELEASE = Release(

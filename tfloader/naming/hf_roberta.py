@@ -23,12 +23,12 @@ NAMES = {
     "cls.seq_relationship.": None,
 }
 
+TOKENS = {"bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
 KIN = hf_bert.naming_of("roberta.", NAMES)
 NAMING = replace(KIN, duplicates=tuple(replace(copy, written=False) for copy in KIN.duplicates))
 
 
 def _read_positions(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
-    hf_bert.DIALECT.finish_read(fields, raw, tensors)
     rows, pad = fields["max_position_embeddings"], fields["pad_token_id"]
     if pad is None:
         raise ConfigError("pad_token_id is null, but RoBERTa's positions are counted from it.")
@@ -37,7 +37,6 @@ def _read_positions(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Map
 
 
 def _write_positions(config: TransformerConfig, raw: dict[str, Any]) -> None:
-    hf_bert.DIALECT.finish_write(config, raw)
     raw["max_position_embeddings"] += (config.pad_token_id or 0) + 1
 
 
@@ -58,18 +57,7 @@ RELEASE = Release(
     signature="roberta.embeddings.position_embeddings.weight",
     naming=NAMING,
     dialects=(DIALECT,),
-    text_format=TextFormat(
-        tokens={
-            "bos": "<s>",
-            "eos": "</s>",
-            "cls": "<s>",
-            "sep": "</s>",
-            "unk": "<unk>",
-            "pad": "<pad>",
-            "mask": "<mask>",
-        },
-        also=("RobertaTokenizer",),
-    ),
+    text_format=TextFormat(tokens=TOKENS, also=("RobertaTokenizer",)),
     architectures={"mlm": "RobertaForMaskedLM", None: "RobertaModel"},
     body="roberta.",
     **huggingface.FOLDER,

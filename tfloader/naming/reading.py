@@ -67,9 +67,7 @@ def config_beside(checkpoint: Checkpoint, release: Release, **options: Any) -> t
 
 
 def detect_release(
-    checkpoint: Checkpoint,
-    families: Collection[str] = (),
-    config: str | os.PathLike | Mapping[str, Any] | None = None,
+    checkpoint: Checkpoint, families: Collection[str] = (), config: str | os.PathLike | Mapping[str, Any] | None = None
 ) -> Release:
     """Which release a checkpoint is, by its container and the names of its tensors.
 

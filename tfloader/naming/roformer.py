@@ -84,7 +84,6 @@ HF_DIALECT = replace(
     | WITH_BIASES
     | {
         "tie_word_embeddings": (True,),
-        "is_decoder": (False, True),
         "rotary_value": (False,),
         "norm_type": ("layer_norm",),
         "pooler_activation": ("tanh",),
