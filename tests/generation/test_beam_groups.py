@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import FIXTURES
 from tests.generation.models import generator, reader
-from tfloader.generation import decoding
+from tfloader.generation import cache
 
 GOLDENS = json.loads((FIXTURES / "generation" / "strategies.json").read_text())
 CASES = [
@@ -125,7 +125,7 @@ def test_another_penalty_or_prompt_compiles_nothing_and_longer_texts_neither(mon
     whole = made.generate_ids(PROMPTS, **options)
     traces = made.decoder.traces
     made.generate_ids([[7] * 11], **{**options, "diversity_penalty": 0.1, "max_new_tokens": 4})
-    monkeypatch.setattr(decoding, "SLOTS", 4)
+    monkeypatch.setattr(cache, "SLOTS", 4)
     assert made.generate_ids(PROMPTS, **options).sequences == whole.sequences
     assert made.decoder.traces == traces
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests.conftest import FIXTURES
 from tests.generation.models import LANGUAGE_MODELS, generator, reader
 from tfloader.errors import ConfigError
-from tfloader.generation import decoding, processors
+from tfloader.generation import cache, processors
 from tfloader.generation.contrastive import ContrastiveSearch
 from tfloader.generation.options import GenerationOptions
 
@@ -99,7 +99,7 @@ def test_a_buffer_that_has_to_grow_changes_nothing(monkeypatch):
         prompts = GOLDENS[name]["prompts"]
         whole = generator(name).generate_ids(prompts, max_new_tokens=14, **SEARCH).sequences
         with monkeypatch.context() as patch:
-            patch.setattr(decoding, "SLOTS", 4)
+            patch.setattr(cache, "SLOTS", 4)
             assert generator(name).generate_ids(prompts, max_new_tokens=14, **SEARCH).sequences == whole
     # Another number of candidates is another graph; nothing else is.
     made = generator("hf_gpt2")

@@ -101,29 +101,29 @@ def test_each_row_of_a_ragged_batch_continues_as_alone_and_as_without_a_cache(na
 
 
 def test_a_text_longer_than_the_buffer_of_recent_keys_continues_as_without_a_cache(monkeypatch):
-    from tfloader.generation import decoding
+    from tfloader.generation import cache
 
-    monkeypatch.setattr(decoding, "SLOTS", 4)
+    monkeypatch.setattr(cache, "SLOTS", 4)
     for name in ("hf_gpt2", "gpt2_ml"):
         made = TextGenerator(tfloader.load(CHECKPOINTS / name))
         expected, _ = without_cache(made.transformer.model, [3, 7, 9], 30)
         found = made.generate_ids([[3, 7, 9]], max_new_tokens=30, eos_token_id=None)
         assert found.sequences == [expected]
         beams = {"max_new_tokens": 13, "num_beams": 3, "eos_token_id": None}
-        monkeypatch.setattr(decoding, "SLOTS", 64)
+        monkeypatch.setattr(cache, "SLOTS", 64)
         whole = made.generate_ids([[3, 7, 9]], **beams)
-        monkeypatch.setattr(decoding, "SLOTS", 4)
+        monkeypatch.setattr(cache, "SLOTS", 4)
         parts = made.generate_ids([[3, 7, 9]], **beams)
         assert parts.sequences == whole.sequences
 
 
 def test_t5_with_small_buffers_gives_the_same_tokens(monkeypatch):
-    from tfloader.generation import decoding
+    from tfloader.generation import cache
 
     release = case("hf_t5_v11")
     made = TextGenerator(tfloader.load(release.path))
     whole = made.generate_ids(release.arrays["input_ids"], release.arrays["attention_mask"], eos_token_id=None)
-    monkeypatch.setattr(decoding, "SLOTS", 8)
+    monkeypatch.setattr(cache, "SLOTS", 8)
     parts = TextGenerator(tfloader.load(release.path)).generate_ids(
         release.arrays["input_ids"], release.arrays["attention_mask"], eos_token_id=None
     )

@@ -69,9 +69,9 @@ def test_nothing_more_is_made_once_a_stop_string_is_there(monkeypatch):
     stretches = made.decoder.stretches
 
     def counted(*arguments):
-        for chosen, selector in stretches(*arguments):
-            steps.append(int(chosen.generated))
-            yield chosen, selector
+        for found, finished in stretches(*arguments):
+            steps.append(len(found.sequences[0]))
+            yield found, finished
 
     monkeypatch.setattr(made.decoder, "stretches", counted)
     pieces = list(made.stream("the quick", **GREEDY))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.generation.models import generator, reader
 from tfloader.errors import ConfigError
-from tfloader.generation import decoding
+from tfloader.generation import cache
 from tfloader.generation.window import Window
 
 POSITIONS = 37  # of hf_gpt2
@@ -44,7 +44,7 @@ def test_each_row_slides_for_itself_as_without_a_cache(prompts, keep):
 
 
 def test_small_buffers_slide_alike(prompts, monkeypatch):
-    monkeypatch.setattr(decoding, "SLOTS", 5)
+    monkeypatch.setattr(cache, "SLOTS", 5)
     found = generator("hf_gpt2").generate_ids(prompts, sliding_context=18, max_new_tokens=45, **FREE)
     assert found.sequences == [without_cache("hf_gpt2", prompt, 18, 45) for prompt in prompts]
 

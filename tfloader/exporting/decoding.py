@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfloader.errors import ConfigError
-from tfloader.generation.cache import Prompt, Read, StepCache
+from tfloader.generation.cache import Prompt, StepCache
 from tfloader.generation.proof import prove
 from tfloader.generation.reading import reader
 from tfloader.models.transformer import Transformer
@@ -55,10 +55,10 @@ class CachedDecoding:
             memory, mask [batch, length] of the source.
         """
         tokens, real = aligned_right(input_ids, attention_mask)
-        read: Read = self.reader.prefill(tokens, real)
-        self.layers, self.memory_layers = list(read.keys_values), list(read.source)
-        state = {"logits": read.logits, "cache": packed(read.keys_values), "mask": tf.cast(real, tf.int32)}
-        return state | {"memory": packed(read.source)} if read.source else state
+        logits, _, _, prompt = self.reader.prefill(tokens, real)
+        self.layers, self.memory_layers = list(prompt.keys_values), list(prompt.source)
+        state = {"logits": logits, "cache": packed(prompt.keys_values), "mask": tf.cast(real, tf.int32)}
+        return state | {"memory": packed(prompt.source)} if prompt.source else state
 
     def step(self, token: Any, cache: Any, mask: Any, memory: Any = None) -> dict[str, Any]:
         """Reads one token a row; returns the entries of the state that change by it.

@@ -75,8 +75,8 @@ class BeamSearch:
     def start(self, tokens: Any, real: Any, room: int, hidden: Any) -> Beams:
         prompts, length = tokens.shape
         searches = prompts * self.groups
-        tokens, real = (tf.pad(tf.repeat(item, self.copies, axis=0), [[0, 0], [0, room]]) for item in (tokens, real))
         shape = (searches, self.beams, length + room)
+        tokens, real = (tf.pad(tf.repeat(item, self.copies, axis=0), [[0, 0], [0, room]]) for item in (tokens, real))
         return Beams(
             tokens=tf.reshape(tokens, shape),
             real=tf.reshape(real, shape),

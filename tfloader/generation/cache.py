@@ -27,37 +27,17 @@ SLOTS = 64  # free slots that a cache is given at a time
 Pair = tuple[Any, Any]  # keys and values, [rows, heads, slots, head_size]
 
 
-class Read(NamedTuple):
-    """What is known after prompts (of an encoder-decoder: sources and the start token) were read.
-
-    Attributes:
-        logits: float32 [prompts, vocab] of the next token.
-        hidden: [prompts, length, size] last hidden states.
-        keys_values: name of a self-attention layer -> its Pair.
-        tokens: int32 [prompts, length] what the keys are of, padded on the left.
-        padding: int32 [prompts] how much of that is padding.
-        position: int32 [prompts] of the next token.
-        source: name of a cross-attention layer -> its Pair; source_mask: int32 [prompts, source length], 0 at padding.
-    """
-
-    logits: Any
-    hidden: Any
-    keys_values: dict[str, Pair]
-    tokens: Any
-    padding: Any
-    position: Any
-    source: dict[str, Pair]
-    source_mask: Any
-
-
 class Prompt(NamedTuple):
-    """What every step reads, and none changes.
+    """What was read at once (of an encoder-decoder: sources and the start token); every step reads it, none changes it.
 
     Attributes:
-        keys_values: Pairs that `copies` rows share; {} where each row's cache begins with its own prompt.
-        tokens: int32 [rows, shared slots]; length: int32, slots that the prompt takes, shared or not.
+        keys_values: name of a self-attention layer -> its Pair, which `copies` rows share; {} where each row's cache
+            begins with its own prompt.
+        tokens: int32 [rows, shared slots] what the keys are of, padded on the left.
+        length: int32, slots that the prompt takes, shared or not.
         padding: int32 [rows] how many of the first slots are padding.
-        source, source_mask: as in `Read`, which `copies` rows share.
+        source: name of a cross-attention layer -> its Pair, which `copies` rows share.
+        source_mask: int32 [prompts, source length], 0 at padding.
         source_bias: [rows, 1, 1, source length] what hides its padding, once the loop has begun.
     """
 
@@ -68,6 +48,22 @@ class Prompt(NamedTuple):
     source: dict[str, Pair]
     source_mask: Any
     source_bias: Any = ()
+
+
+class Read(NamedTuple):
+    """What is known after prompts were read.
+
+    Attributes:
+        logits: float32 [prompts, vocab] of the next token.
+        hidden: [prompts, length, size] last hidden states.
+        position: int32 [prompts] of the next token.
+        prompt: with a row for each prompt.
+    """
+
+    logits: Any
+    hidden: Any
+    position: Any
+    prompt: Prompt
 
 
 class StepCache(NamedTuple):
@@ -84,16 +80,13 @@ class StepCache(NamedTuple):
     slot: Any
 
     @property
-    def slots(self) -> Any:
-        return tf.shape(self.tokens)[1]
-
-    @property
     def free(self) -> Any:
-        return self.slots - self.slot
+        return tf.shape(self.tokens)[1] - self.slot
 
-    def longer(self, by: int) -> StepCache:
-        pairs = tf.nest.map_structure(lambda x: tf.pad(x, [[0, 0], [0, 0], [0, by], [0, 0]]), self.keys_values)
-        return self._replace(keys_values=pairs, tokens=tf.pad(self.tokens, [[0, 0], [0, by]]))
+    def longer(self) -> StepCache:
+        """With SLOTS more."""
+        pairs = tf.nest.map_structure(lambda x: tf.pad(x, [[0, 0], [0, 0], [0, SLOTS], [0, 0]]), self.keys_values)
+        return self._replace(keys_values=pairs, tokens=tf.pad(self.tokens, [[0, 0], [0, SLOTS]]))
 
     def rows(self, order: Any) -> StepCache:
         """With other rows: those whose numbers `order` [rows] has."""
@@ -101,22 +94,20 @@ class StepCache(NamedTuple):
         return self._replace(keys_values=pairs, tokens=tokens)
 
 
-def begin(read: Read, copies: int, shared: bool, slots: int) -> tuple[Prompt, StepCache]:
-    """The cache after prompts, each continued by `copies` rows, with `slots` free slots.
+def begin(prompt: Prompt, copies: int, shared: bool) -> tuple[Prompt, StepCache]:
+    """What steps read and write behind prompts, each continued by `copies` rows.
 
     Args:
         shared: whether the rows share their prompt's keys and values, or have a copy each.
     """
-    length = tf.shape(read.tokens)[1]
     if copies == 1 or not shared:
-        read = tf.nest.map_structure(lambda x: x if copies == 1 else tf.repeat(x, copies, axis=0), read)
-        cache = StepCache(read.keys_values, read.tokens, length).longer(slots)
-        return Prompt({}, read.tokens[:, :0], length, read.padding, read.source, read.source_mask), cache
-    tokens, padding = tf.repeat(read.tokens, copies, axis=0), tf.repeat(read.padding, copies, axis=0)
-    rows = tokens.shape[0]
-    pairs = tf.nest.map_structure(lambda x: tf.zeros([rows, x.shape[1], slots, x.shape[3]], x.dtype), read.keys_values)
-    cache = StepCache(pairs, tf.zeros([rows, slots], tf.int32), tf.constant(0))
-    return Prompt(read.keys_values, tokens, length, padding, read.source, read.source_mask), cache
+        if copies > 1:
+            prompt = tf.nest.map_structure(lambda x: tf.repeat(x, copies, axis=0) if x.shape.rank else x, prompt)
+        cache = StepCache(prompt.keys_values, prompt.tokens, prompt.length).longer()
+        return prompt._replace(keys_values={}, tokens=prompt.tokens[:, :0]), cache
+    prompt = prompt._replace(tokens=tf.repeat(prompt.tokens, copies, axis=0), padding=tf.repeat(prompt.padding, copies))
+    nothing = tf.nest.map_structure(lambda x: tf.repeat(x[:, :, :0], copies, axis=0), prompt.keys_values)
+    return prompt, StepCache(nothing, prompt.tokens[:, :0], tf.constant(0)).longer()
 
 
 # ---- the stores
@@ -153,23 +144,18 @@ class PromptStore(Store):
 
 
 class StepStore(Store):
-    """Adds the keys and values of one token a row.
-
-    Attributes:
-        keys_values: those of the cache, the new ones included.
-    """
+    """Adds the keys and values of one token a row to those of the cache."""
 
     def __init__(self, prompt: Prompt, cache: StepCache, copies: int) -> None:
         super().__init__()
         self.prompt, self.copies = prompt, copies
         self.keys_values = dict(cache.keys_values)
-        self._slot_of = functools.cache(functools.partial(Slot.of, cache.slot, cache.slots))
+        self._place_of = functools.cache(functools.partial(place, cache.slot, tf.shape(cache.tokens)[1]))
 
     def extend(self, layer: Any, key: Any, value: Any) -> Any:
         name = self.name_of(layer)
-        own = tuple(
-            write(buffer, new, self._slot_of) for buffer, new in zip(self.keys_values[name], (key, value), strict=True)
-        )
+        buffers = self.keys_values[name]
+        own = tuple(write(old, new, self._place_of) for old, new in zip(buffers, (key, value), strict=True))
         self.keys_values[name] = own
         if name not in self.prompt.keys_values:
             return own
@@ -181,36 +167,24 @@ class StepStore(Store):
         return pair if self.copies == 1 else tuple(Parts(((part, self.copies),)) for part in pair)
 
 
-class Slot(NamedTuple):
-    """One slot of buffers [rows, heads, slots, size] that are seen as matrices: so a write takes half the time."""
-
-    matrix: Any
-    begin: Any
-    end: Any
-    buffer: Any
-
-    @classmethod
-    def of(cls, slot: Any, slots: Any, heads: int, size: int) -> Slot:
-        begin = tf.stack([0, slot * size])
-        return cls(tf.stack([-1, slots * size]), begin, begin + size, tf.stack([-1, heads, slots, size]))
+def place(slot: Any, slots: Any, heads: int, size: int) -> tuple[Any, Any, Any, Any]:
+    """Buffers [rows, heads, slots, size] as matrices: their shape, where one slot begins and ends there, and back."""
+    begin = tf.stack([0, slot * size])
+    return tf.stack([-1, slots * size]), begin, begin + size, tf.stack([-1, heads, slots, size])
 
 
-def write(buffer: Any, new: Any, slot_of: Callable[[int, int], Slot]) -> Any:
+def write(buffer: Any, new: Any, place_of: Callable[[int, int], tuple[Any, Any, Any, Any]]) -> Any:
     """The buffer with one slot replaced by `new`; in place, where nothing else holds the buffer."""
     _, heads, slots, size = buffer.shape
     if slots == 1:
         return new
-    slot = slot_of(heads, size)
-    matrix = tf.raw_ops.TensorStridedSliceUpdate(
-        input=tf.reshape(buffer, slot.matrix),
-        begin=slot.begin,
-        end=slot.end,
-        strides=[1, 1],
-        value=tf.reshape(new, (-1, size)),
-        begin_mask=1,
-        end_mask=1,
+    # As a matrix it is written in half the time.
+    matrix, begin, end, shape = place_of(heads, size)
+    value = tf.reshape(new, (-1, size))
+    written = tf.raw_ops.TensorStridedSliceUpdate(
+        input=tf.reshape(buffer, matrix), begin=begin, end=end, strides=[1, 1], value=value, begin_mask=1, end_mask=1
     )
-    return tf.reshape(matrix, slot.buffer)
+    return tf.reshape(written, shape)
 
 
 class Parts:

@@ -59,7 +59,6 @@ def generate(options: argparse.Namespace) -> int:
             print()
         return 0
     progress = _progress(len(prompts))
-    done = 0
     for batch, settings in _batches(generator, prompts, options.batch_size, asked):
         for prompt, texts in zip(batch, generator.generate(batch, **settings), strict=True):
             for text in [texts] if isinstance(texts, str) else texts:
@@ -67,8 +66,7 @@ def generate(options: argparse.Namespace) -> int:
                     print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), flush=True)
                 else:
                     print(text if answers else prompt + text, flush=True)
-        done += len(batch)
-        progress(done)
+        progress(len(batch))
     return 0
 
 
@@ -123,10 +121,9 @@ def _batches(
 
 
 def _progress(total: int) -> Any:
-    """A function that shows how many of `total` are done; nothing where stderr is no terminal."""
+    """A function that shows that so many more of `total` are done; nothing where stderr is no terminal."""
     if not sys.stderr.isatty() or total < 2:
-        return lambda done: None
+        return lambda more: None
     from keras.utils import Progbar
 
-    bar = Progbar(total, unit_name="prompt")
-    return bar.update
+    return Progbar(total, unit_name="prompt").add

@@ -80,7 +80,7 @@ def continuations(context: Any, numbers: dict[str, Any], rows_per_prompt: int) -
 
 
 def _ask(handle: Any, tokens: Any, real: Any, vocab: Any) -> Any:
-    """Calls the user's function for each row; what it raises is kept for the caller of generation."""
+    """[n, 2] rows and tokens that the user's function allows; what it raises is kept for the caller of generation."""
     try:
         return _answers(CALLS[int(handle)], tokens, real, int(vocab))
     except Exception as error:

@@ -4,12 +4,18 @@ Of the `top_k` likeliest next tokens v it takes the one with the greatest
     (1 - penalty_alpha) * p(v | text) - penalty_alpha * max over the text of cosine(h(v), h(token)),
 h being the model's last hidden states. A candidate's is known only after the model has read it, so the rows of a
 prompt are its candidates: each turn judges those that were read, and proposes new ones, which all continue the winner.
+
+The state is `sampling.Rows` with a row for each prompt, and
+    last: int32 [prompts * top_k] the candidates.
+    context: float32 [prompts, size, columns] last hidden states of the text, of length 1.
+    shares: float32 [prompts, top_k] the candidates' probabilities, -inf where one is ruled out.
+    candidate_scores: float32 [prompts, top_k] their log-probabilities before the processors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,31 +23,7 @@ from tfloader.config import TransformerConfig
 from tfloader.generation.filters import RULED_OUT
 from tfloader.generation.options import GenerationOptions
 from tfloader.generation.processors import Context, fault
-from tfloader.generation.sampling import OneToken, is_one_of, put
-
-
-class Candidates(NamedTuple):
-    """What contrastive search carries from step to step: the fields of `sampling.Rows` with a row for each prompt, and
-
-    Attributes:
-        last: int32 [prompts * top_k] the candidates.
-        context: float32 [prompts, size, columns] last hidden states of the text, of length 1.
-        shares: float32 [prompts, top_k] the candidates' probabilities, -inf where one is ruled out.
-        candidate_scores: float32 [prompts, top_k] their log-probabilities before the processors.
-    """
-
-    tokens: Any
-    real: Any
-    token_scores: Any
-    used: Any
-    generated: Any
-    stop_at: Any
-    last: Any
-    done: Any
-    fault: Any
-    context: Any
-    shares: Any
-    candidate_scores: Any
+from tfloader.generation.sampling import OneToken, Rows, is_one_of, put
 
 
 class ContrastiveSearch(OneToken):
@@ -52,32 +34,26 @@ class ContrastiveSearch(OneToken):
 
     def __init__(self, options: GenerationOptions, config: TransformerConfig) -> None:
         super().__init__(options, config)
-        self.copies = options.top_k
+        self.copies, self.written = options.top_k, 1
 
-    def start(self, tokens: Any, real: Any, room: int, hidden: Any) -> Candidates:
+    def start(self, tokens: Any, real: Any, room: int, hidden: Any) -> Rows:
         """The last token of each prompt is its only candidate, in `top_k` copies."""
-        directions = tf.transpose(_direction(hidden), (0, 2, 1))
-        first, last = tokens[:, :-1], tokens[:, -1]
-        prompts, length = first.shape
-        padding = [[0, 0], [0, room + 1]]
-        return Candidates(
-            tokens=tf.pad(first, padding),
-            real=tf.pad(real[:, :-1], padding),
-            token_scores=tf.zeros([prompts, length + room + 1]),
-            used=tf.constant(length),
-            generated=tf.constant(-1),
-            stop_at=tf.constant(self.options.max_new_tokens),
-            last=tf.repeat(last, self.copies),
-            done=tf.zeros([prompts], tf.bool),
-            fault=tf.constant(0),
-            context=tf.pad(directions[:, :, :-1], [[0, 0], *padding]),
-            shares=tf.zeros([prompts, self.copies]),
-            candidate_scores=tf.zeros([prompts, self.copies]),
+        nothing = tf.zeros([len(tokens), self.copies])
+        return (
+            super()
+            .start(tokens[:, :-1], real[:, :-1], room + 1, hidden)
+            ._replace(
+                generated=tf.constant(-1),
+                last=tf.repeat(tokens[:, -1], self.copies),
+                context=tf.pad(tf.transpose(_direction(hidden[:, :-1]), (0, 2, 1)), [[0, 0], [0, 0], [0, room + 1]]),
+                shares=nothing,
+                candidate_scores=nothing,
+            )
         )
 
     def select(
-        self, state: Candidates, logits: Any, hidden: Any, process: Callable, numbers: dict[str, Any]
-    ) -> tuple[Candidates, Any]:
+        self, state: Rows, logits: Any, hidden: Any, process: Callable, numbers: dict[str, Any]
+    ) -> tuple[Rows, Any]:
         """Judges the candidates, and proposes the next; returns also the row that these continue."""
         used, done = state.used, state.done
         directions = self.by_prompt(_direction(hidden))
@@ -111,7 +87,7 @@ class ContrastiveSearch(OneToken):
             last=tf.reshape(candidates, [-1]),
         ), tf.repeat(rows, self.copies)
 
-    def best(self, directions: Any, state: Candidates, alpha: Any) -> Any:
+    def best(self, directions: Any, state: Rows, alpha: Any) -> Any:
         """[prompts] which candidate wins."""
         likeness = tf.matmul(directions, state.context)
         likeness = tf.reduce_max(tf.where(state.real[:, None, :], likeness, -1.0), axis=-1)

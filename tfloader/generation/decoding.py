@@ -2,21 +2,22 @@
 
 `Decoder` is made once for a model and keeps its compiled functions. They are traced with open shapes: another prompt
 length, number of rows or maximum length compiles nothing. The loop runs until its cache of keys and values is full
-(`SLOTS` steps) or all rows are done; between such stretches the host makes the cache longer.
+(`cache.SLOTS` steps) or all rows are done; between such stretches the host makes the cache longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfloader.errors import ConfigError
-from tfloader.generation import draws, processors
+from tfloader.generation import cache, draws, processors
 from tfloader.generation.beam import BeamSearch
-from tfloader.generation.cache import SLOTS, Prompt, Read, begin
+from tfloader.generation.cache import Prompt, Read, begin
 from tfloader.generation.contrastive import ContrastiveSearch
 from tfloader.generation.kernels import KernelCopies
 from tfloader.generation.loop import State, decoding_loop
@@ -28,7 +29,6 @@ from tfloader.generation.window import Window, window_for
 from tfloader.models.transformer import Transformer
 
 SPARE_MEMORY = 2**30
-IDS, MASK = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)
 
 
 class Generated(NamedTuple):
@@ -65,19 +65,7 @@ class Decoder:
         self.reader = reader(transformer)
         prove(self.reader, transformer)
         self.traces = 0
-        self._variables: list[Any] | None = None
-        self._forget_functions()
-
-    def generate(self, tokens: np.ndarray, real: np.ndarray, options: GenerationOptions) -> Generated:
-        """Continues prompts until every row has stopped or has `max_new_tokens` new tokens.
-
-        Args:
-            tokens: int32 [rows, length]; for encoder-decoders the source.
-            real: bool [rows, length], False at padding; prompts end at the last column (padding on the left).
-        """
-        *_, (chosen, selector) = self.stretches(tokens, real, options)
-        sequences, scores, token_scores = selector.results(chosen)
-        return Generated(sequences, scores, token_scores if options.return_scores else None)
+        self._variables: list[Any] = []
 
     def stretches(
         self,
@@ -86,49 +74,62 @@ class Decoder:
         options: GenerationOptions,
         steps: int | None = None,
         stopped: Callable[[list[list[int]]], np.ndarray] | None = None,
-    ) -> Iterator[tuple[Any, Any]]:
-        """Yields (what was chosen, the strategy that chose it) after each stretch of at most `steps` steps.
+    ) -> Iterator[tuple[Generated, bool]]:
+        """Continues prompts until every row has stopped or has `max_new_tokens` new tokens.
+
+        Yields what there is after each stretch of at most `steps` steps, and whether this is the last one.
 
         Args:
+            tokens: int32 [rows, length]; for encoder-decoders the source.
+            real: bool [rows, length], False at padding; prompts end at the last column (padding on the left).
             stopped: says after each stretch which rows, given their new tokens, are done before they have ended.
         """
         self._forget_functions()
         options.check(self.config.vocab_size, len(tokens))
-        selector = strategy(options)(options, self.config)
+        one_token = OneToken if options.penalty_alpha is None else ContrastiveSearch
+        selector: Any = (one_token if options.num_beams == 1 else BeamSearch)(options, self.config)
         window = window_for(self.config, real, options)
         one_row = self.reader.dtype == "bfloat16" and len(tokens) * selector.repeats * selector.copies == 1
         state, prompt = self._start(tokens, real, options, selector, window)
         numbers = {name: tf.convert_to_tensor(value) for name, value in processors.numbers(options).items()}
         self._copies[one_row].refresh()
-        loop = self._loop(selector, options, one_row)
+        kind = one_row, selector.copies, processors.signature(options)
+
+        def loop() -> Callable:
+            process = processors.build(options)
+            kernels, variables = self._copies[one_row].of, self.transformer.model.variables
+            return decoding_loop(self.reader, selector, process, kernels, variables, one_row)
+
         while True:
             # The token that fresh logits give is no step, but takes a position too.
             room = window.steps_left(state.text_length) - int(state.fresh)
-            state = loop(state, prompt, numbers, tf.constant(min(SLOTS if steps is None else steps, room)))
+            budget = tf.constant(min(cache.SLOTS if steps is None else steps, room))
+            state = self._call(kind, loop, state, prompt, numbers, budget)
             processors.raise_fault(int(state.chosen.fault), options)
+            found = Generated(*selector.results(state.chosen))
             if stopped:
-                done = state.chosen.done | stopped(selector.results(state.chosen)[0])
+                done = state.chosen.done | stopped(found.sequences)
                 state = state._replace(chosen=state.chosen._replace(done=done))
-            yield state.chosen, selector
-            if selector.is_finished(state.chosen):
+            finished = bool(selector.is_finished(state.chosen))
+            yield found, finished
+            if finished:
                 return
             if not window.steps_left(state.text_length):
                 state, prompt = self._read_anew(state, window, selector)
             elif not state.cache.free:
-                longer = with_columns(state.chosen, selector, SLOTS)
-                state = state._replace(chosen=longer, cache=state.cache.longer(SLOTS))
+                chosen = with_columns(state.chosen, selector.columns, cache.SLOTS)
+                state = state._replace(chosen=chosen, cache=state.cache.longer())
 
     def score(self, tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
-        """[rows] sums of the log-probabilities of all tokens but the first; arguments as for `generate`."""
+        """[rows] sums of the log-probabilities of all tokens but the first; arguments as for `stretches`."""
         if self.config.application != "lm":
             raise ConfigError("T5 and UniLM score targets for sources: use the model itself, which gives the logits.")
         longest, most = int(real.sum(axis=1).max()), self.config.max_position_embeddings
         if most is not None and longest > most:
             raise ConfigError(f"The longest text has {longest} tokens, more than the model's {most} positions. Cut it.")
         self._forget_functions()
-        if self._score is None:
-            self._score = self._compiled(self.reader.score, (IDS, MASK))
-        return self._score(tf.constant(tokens, tf.int32), tf.constant(real, tf.bool)).numpy()
+        score = self._call("score", lambda: self.reader.score, tf.constant(tokens, tf.int32), tf.constant(real))
+        return score.numpy()
 
     # ---- the parts
 
@@ -139,63 +140,49 @@ class Decoder:
         streams = draws.streams(tokens, real, options) if options.do_sample else None
         tokens, real = (np.repeat(item, selector.repeats, axis=0) for item in (tokens, real))
         read = self._read(*window.view(tokens, real, real.sum(axis=1)))
-        chosen = selector.start(*self.reader.text(tokens, real), SLOTS + 1, read.hidden)
+        chosen = selector.start(*self.reader.text(tokens, real), cache.SLOTS + 1, read.hidden)
         if streams is not None:
             chosen = chosen._replace(streams=tf.constant(streams))
         return self._state(chosen, read, selector)
 
     def _state(self, chosen: Any, read: Read, selector: Any) -> tuple[State, Prompt]:
-        prompt, cache = begin(read, selector.copies, self.reader.shares_prompts, SLOTS)
+        prompt, step_cache = begin(read.prompt, selector.copies, self.reader.shares_prompts)
         newest = read.logits, read.hidden[:, -1], read.position
         logits, hidden, position = (tf.repeat(item, selector.copies, axis=0) for item in newest)
-        return State(
-            chosen, cache, logits, hidden if selector.reads_hidden else (), position, tf.constant(True)
-        ), prompt
+        hidden = hidden if selector.reads_hidden else ()
+        return State(chosen, step_cache, logits, hidden, position, tf.constant(True)), prompt
 
     def _read(self, tokens: np.ndarray, real: np.ndarray) -> Read:
-        if self._prefill is None:
-            self._prefill = self._compiled(lambda ids, real: self.reader.prefill(ids, real, self._note), (IDS, MASK))
-        return self._prefill(tf.constant(tokens, tf.int32), tf.constant(real, tf.bool))
+        prefill = functools.partial(self.reader.prefill, kernels=self._note)
+        return self._call("prefill", lambda: prefill, tf.constant(tokens, tf.int32), tf.constant(real))
 
     def _read_anew(self, state: State, window: Window, selector: Any) -> tuple[State, Prompt]:
         """When positions run out: the texts are read again, the full ones from their last part."""
         used = int(state.chosen.used)
         tokens, real = (item.numpy()[:, :used] for item in (state.chosen.tokens, state.chosen.real))
-        read = self._read(*window.view(tokens, real, state.text_length))
-        return self._state(with_columns(state.chosen, selector, SLOTS + 1 - int(state.cache.free)), read, selector)
+        chosen = with_columns(state.chosen, selector.columns, cache.SLOTS + 1 - int(state.cache.free))
+        return self._state(chosen, self._read(*window.view(tokens, real, state.text_length)), selector)
 
-    def _loop(self, selector: Any, options: GenerationOptions, one_row: bool) -> Callable:
-        key = (one_row, selector.copies, processors.signature(options))
-        if key not in self._loops:
-            process = processors.build(options, self.config.vocab_size)
-            kernels, variables = self._copies[one_row].of, self.transformer.model.variables
-            loop = decoding_loop(self.reader, selector, process, kernels, variables, one_row)
-            made: list[Callable] = []
+    def _call(self, kind: Hashable, make: Callable[[], Callable], *arguments: Any) -> Any:
+        """Calls a function, compiled at the first call of its kind for all sizes that later ones may have."""
+        if kind not in self._functions:
+            function = make()
 
-            def call(*arguments: Any) -> Any:
-                if not made:  # traced at the first call, for all sizes that later ones may have
-                    made.append(self._compiled(loop, tf.nest.map_structure(open_spec, arguments)))
-                return made[0](*arguments)
+            def traced(*arguments: Any) -> Any:
+                self.traces += 1
+                return function(*arguments)
 
-            self._loops[key] = call
-        return self._loops[key]
-
-    def _compiled(self, function: Callable, signature: tuple[Any, ...]) -> Callable:
-        def traced(*arguments: Any) -> Any:
-            self.traces += 1
-            return function(*arguments)
-
-        # Called as it is, a tf.function would warn of retracing after a few kinds of options.
-        return tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()
+            # Called as it is, a tf.function would warn of retracing after a few kinds of options.
+            compiled = tf.function(traced, input_signature=tf.nest.map_structure(open_spec, arguments), autograph=False)
+            self._functions[kind] = compiled.get_concrete_function()
+        return self._functions[kind](*arguments)
 
     def _forget_functions(self) -> None:
         """Drops the compiled functions where the layers' variables are no longer those that they hold (LoRA)."""
         variables = [weight for layer in self.transformer.layers.values() for weight in layer.weights]
-        if self._variables is None or list(map(id, variables)) != list(map(id, self._variables)):
+        if list(map(id, variables)) != list(map(id, self._variables)):
             self._variables = variables  # kept, so that no other variable gets their ids
-            self._prefill: Callable | None = None
-            self._score: Callable | None = None
-            self._loops: dict[Any, Callable] = {}
+            self._functions: dict[Hashable, Callable] = {}
             # By whether steps are known to have one row.
             self._copies = {
                 one_row: KernelCopies(variables, self.reader.dtype, self.spare_memory, transposed=one_row)
@@ -207,26 +194,14 @@ class Decoder:
             copies.note(*layers)
 
 
-def strategy(options: GenerationOptions) -> type:
-    """Who chooses the next tokens."""
-    if options.num_beams > 1:
-        return BeamSearch
-    return OneToken if options.penalty_alpha is None else ContrastiveSearch
-
-
-def with_columns(chosen: Any, selector: Any, more: int) -> Any:
+def with_columns(chosen: Any, columns: Sequence[str], more: int) -> Any:
     """With room for more tokens."""
-
-    def longer(x: Any) -> Any:
-        return tf.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, more]])
-
-    return chosen._replace(**{name: longer(getattr(chosen, name)) for name in selector.columns})
+    longer = {name: tf.pad(x := getattr(chosen, name), [[0, 0]] * (x.shape.rank - 1) + [[0, more]]) for name in columns}
+    return chosen._replace(**longer)
 
 
 def open_spec(value: Any) -> tf.TensorSpec:
     """A spec that fixes only what the model fixes: heads and head size of keys and values."""
     value = tf.convert_to_tensor(value)
-    shape = [None] * len(value.shape)
-    if len(shape) == 4:
-        shape = [None, value.shape[1], None, value.shape[3]]
-    return tf.TensorSpec(shape, value.dtype)
+    sizes = (None, value.shape[1], None, value.shape[3]) if value.shape.rank == 4 else (None,) * value.shape.rank
+    return tf.TensorSpec(sizes, value.dtype)

@@ -25,25 +25,12 @@ OURS = {"prefix_allowed_tokens_fn", "logits_processor", "sliding_context", "seed
 OFF = {"top_k": 0, "penalty_alpha": 0}
 # Keys that change the result and are not implemented: the values with which they do not.
 ONLY: dict[str, tuple[Any, ...]] = {
-    "min_length": (0,),
+    **dict.fromkeys(("min_length", "encoder_no_repeat_ngram_size", "epsilon_cutoff", "eta_cutoff"), (0,)),
+    **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale"), (1,)),
+    **dict.fromkeys(("remove_invalid_values", "renormalize_logits", "token_healing"), (False,)),
     "begin_suppress_tokens": ([],),
-    "constraints": (),
-    "dola_layers": (),
-    "encoder_no_repeat_ngram_size": (0,),
-    "encoder_repetition_penalty": (1,),
-    "epsilon_cutoff": (0,),
-    "eta_cutoff": (0,),
-    "exponential_decay_length_penalty": (),
-    "force_words_ids": (),
-    "forced_decoder_ids": (),
-    "guidance_scale": (1,),
-    "max_time": (),
-    "remove_invalid_values": (False,),
-    "renormalize_logits": (False,),
-    "sequence_bias": (),
-    "token_healing": (False,),
-    "top_h": (),
-    "watermarking_config": (),
+    **dict.fromkeys(("constraints", "dola_layers", "exponential_decay_length_penalty", "force_words_ids"), ()),
+    **dict.fromkeys(("forced_decoder_ids", "max_time", "sequence_bias", "top_h", "watermarking_config"), ()),
 }
 # Book-keeping, caches, what is returned, and speculation, which finds the same tokens sooner.
 HARMLESS = re.compile(
@@ -120,7 +107,5 @@ def with_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 
 def _start_token(path: str, value: Any) -> Any:
     beside = os.path.join(os.path.dirname(path), "config.json")
-    if not os.path.isfile(beside):
-        return value
-    config = read_json(beside)
+    config = read_json(beside) if os.path.isfile(beside) else {}
     return config.get("decoder_start_token_id", config.get("pad_token_id", value))

@@ -27,10 +27,10 @@ def streams(tokens: np.ndarray, real: np.ndarray, options: GenerationOptions) ->
 
 def uniform(streams: Any, step: Any) -> Any:
     """float64 [rows] in (0, 1]: each stream's number at this step."""
-    mixed = streams + tf.cast(step + 1, tf.uint64) * _constant(0x9E3779B97F4A7C15)
-    mixed = _folded(mixed, 30) * _constant(0xBF58476D1CE4E5B9)
-    mixed = _folded(mixed, 27) * _constant(0x94D049BB133111EB)
-    high = tf.bitwise.right_shift(_folded(mixed, 31), _constant(11))
+    mixed = streams + tf.cast(step + 1, tf.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = _folded(mixed, 30) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = _folded(mixed, 27) * np.uint64(0x94D049BB133111EB)
+    high = tf.bitwise.right_shift(_folded(mixed, 31), np.uint64(11))
     return (tf.cast(tf.cast(high, tf.int64), tf.float64) + 1.0) * 2.0**-53
 
 
@@ -43,8 +43,4 @@ def draw(logits: Any, numbers: Any) -> Any:
 
 
 def _folded(x: Any, by: int) -> Any:
-    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(by)))
-
-
-def _constant(value: int) -> Any:
-    return tf.constant(value, tf.uint64)
+    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, np.uint64(by)))

@@ -1,14 +1,14 @@
 """The filters of sampling, each equal to Hugging Face's: which tokens remain of logits float32 [rows, vocab].
 
-`keep` is Hugging Face's min_tokens_to_keep. Sorting 50 thousand logits takes longer than a model's step: a filter by
-probability mass puts them into buckets, and sorts only the bucket where the mass is reached.
+Sorting 50 thousand logits takes longer than a model's step: a filter by probability mass puts them into buckets, and
+sorts only the bucket where the mass is reached.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,13 +22,13 @@ def temperature(logits: Any, value: Any) -> Any:
     return logits / tf.cast(value, logits.dtype)
 
 
-def top_k(logits: Any, k: Any, keep: int = 1) -> Any:
+def top_k(logits: Any, k: Any) -> Any:
     """The k likeliest tokens, and those as likely as the last of them."""
-    least = tf.math.top_k(logits, tf.minimum(tf.maximum(k, keep), tf.shape(logits)[1])).values[:, -1:]
+    least = tf.math.top_k(logits, tf.minimum(k, tf.shape(logits)[1])).values[:, -1:]
     return tf.where(logits < least, RULED_OUT, logits)
 
 
-def top_p(logits: Any, p: Any, keep: int = 1, few: bool = False) -> Any:
+def top_p(logits: Any, p: Any, few: bool = False) -> Any:
     """The likeliest tokens, up to and including the one with which their mass reaches p.
 
     Of equally likely tokens at the border the highest ids remain.
@@ -45,27 +45,20 @@ def top_p(logits: Any, p: Any, keep: int = 1, few: bool = False) -> Any:
         bucket = BUCKETS - 1 - bucket_of(tf.reduce_max(logits, axis=-1, keepdims=True) - logits)
         border, before = border_bucket(bucket, probabilities, lambda mass: mass > tail)
         places, result = tf.where(bucket == border), tf.where(bucket < border, RULED_OUT, logits)
-    ordered = in_order(logits, probabilities, places, before)
+    _, ids, sums = in_order(logits, probabilities, places, before)
     # The last, likeliest one stays even where rounding loses the whole mass.
-    removed = (ordered.sums[:, :-1] <= tail) & (ordered.ids[:, :-1] >= 0)
-    result = rule_out(result, places_of(removed, ordered.ids[:, :-1]))
-    if keep == 1:
-        return result
-    best = tf.reverse(among_best(tf.reverse(logits, [1]), keep), [1])
-    return tf.where(best, logits, result)
+    removed = (sums[:, :-1] <= tail) & (ids[:, :-1] >= 0)
+    return rule_out(result, places_of(removed, ids[:, :-1]))
 
 
-def min_p(logits: Any, share: Any, keep: int = 1) -> Any:
+def min_p(logits: Any, share: Any) -> Any:
     """The tokens at least `share` times as likely as the likeliest."""
     probabilities = tf.nn.softmax(logits)
     least = tf.cast(share, logits.dtype) * tf.reduce_max(probabilities, axis=-1, keepdims=True)
-    removed = probabilities < least
-    if keep > 1:
-        removed &= ~among_best(probabilities, keep)
-    return tf.where(removed, RULED_OUT, logits)
+    return tf.where(probabilities < least, RULED_OUT, logits)
 
 
-def typical(logits: Any, mass: Any, keep: int = 1) -> Any:
+def typical(logits: Any, mass: Any) -> Any:
     """The tokens whose surprise is nearest to the entropy, until their mass reaches `mass`, and equally near ones."""
     mass = tf.cast(mass, logits.dtype)
     log_probabilities, probabilities = tf.nn.log_softmax(logits), tf.nn.softmax(logits)
@@ -73,12 +66,10 @@ def typical(logits: Any, mass: Any, keep: int = 1) -> Any:
     distance = tf.abs(tf.reduce_sum(terms, axis=-1, keepdims=True) - log_probabilities)
     bucket = bucket_of(distance)
     border, before = border_bucket(bucket, probabilities, lambda found: found >= mass)
-    ordered = in_order(distance, probabilities, tf.where(bucket == border), before)
-    short = tf.pad(ordered.sums < mass, [[0, 0], [1, 0]], constant_values=True)[:, :-1] & (ordered.ids >= 0)
-    farthest = tf.reduce_max(tf.where(short, ordered.keys, -math.inf), axis=-1, keepdims=True)
+    distances, ids, sums = in_order(distance, probabilities, tf.where(bucket == border), before)
+    short = tf.pad(sums < mass, [[0, 0], [1, 0]], constant_values=True)[:, :-1] & (ids >= 0)
+    farthest = tf.reduce_max(tf.where(short, distances, -math.inf), axis=-1, keepdims=True)
     removed = (bucket > border) | ((bucket == border) & (distance > farthest))
-    if keep > 1:
-        removed &= ~among_best(-distance, keep)
     return tf.where(removed, RULED_OUT, logits)
 
 
@@ -101,20 +92,11 @@ def border_bucket(bucket: Any, probabilities: Any, enough: Callable[[Any], Any])
     return border, tf.gather(tf.pad(sums, [[0, 0], [1, 0]]), border, batch_dims=1)
 
 
-class Ordered(NamedTuple):
-    """Some tokens by key, then id, [rows, n]. Padding comes first, with the id -1.
+def in_order(keys: Any, probabilities: Any, places: Any, before: Any) -> tuple[Any, Any, Any]:
+    """The tokens at places [m, 2] by key, then id: keys, ids, and the sums of probabilities up to each, [rows, n].
 
-    Attributes:
-        sums: of the probabilities up to and including each, float32.
+    Padding comes first, with the id -1. Sums are float32, and go on from `before`.
     """
-
-    keys: tf.Tensor
-    ids: tf.Tensor
-    sums: tf.Tensor
-
-
-def in_order(keys: Any, probabilities: Any, places: Any, before: Any) -> Ordered:
-    """Sorts the tokens at places [m, 2], and sums their probabilities on from the sum `before`."""
 
     def dense(x: Any, padding: Any) -> Any:
         rows = tf.shape(keys, tf.int64)[0]
@@ -124,7 +106,7 @@ def in_order(keys: Any, probabilities: Any, places: Any, before: Any) -> Ordered
     weights = dense(tf.cast(tf.gather_nd(probabilities, places), tf.float64), 0.0)
     order = tf.argsort(found, stable=True)
     found, ids, weights = (tf.gather(x, order, batch_dims=1) for x in (found, dense(places[:, 1], -1), weights))
-    return Ordered(found, ids, tf.cast(before + tf.cumsum(weights, axis=-1), tf.float32))
+    return found, ids, tf.cast(before + tf.cumsum(weights, axis=-1), tf.float32)
 
 
 def places_of(chosen: Any, ids: Any) -> Any:
@@ -136,10 +118,3 @@ def places_of(chosen: Any, ids: Any) -> Any:
 def rule_out(logits: Any, places: Any) -> Any:
     """Sets the logits at places [n, 2] to -inf."""
     return tf.tensor_scatter_nd_update(logits, places, tf.fill(tf.shape(places)[:1], RULED_OUT))
-
-
-def among_best(scores: Any, keep: int) -> Any:
-    """Which are the `keep` greatest of each row; of equal ones the lowest ids."""
-    values, ids = tf.math.top_k(scores, tf.minimum(keep, tf.shape(scores)[1]))
-    earlier = tf.range(tf.shape(scores)[1]) <= ids[:, -1:]
-    return (scores > values[:, -1:]) | ((scores == values[:, -1:]) & earlier)

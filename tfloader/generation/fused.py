@@ -9,6 +9,7 @@ of any other class, derived ones included, is called as it is.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,14 +175,6 @@ def feed_forward(layer: tfl.FeedForward, x: Any) -> Any:
     return current().reshape_rows(fused(layer.output_dense)(inner), x, layer.output_dense.units)
 
 
-def add(layer: tfl.Add, tensors: Sequence[Any]) -> Any:
-    return functools.reduce(lambda a, b: a + b, tensors)
-
-
-def dropout(layer: keras.layers.Dropout, x: Any) -> Any:
-    return x
-
-
 def token_embedding(layer: tfl.TokenEmbedding, x: Any, reverse: bool = False) -> Any:
     """The product of the tied output layer without a transposed copy of the table."""
     if not reverse:
@@ -245,8 +238,8 @@ def always(layer: Any) -> bool:
 FORMS: dict[type, tuple[Callable, Callable[[Any], bool]]] = {
     keras.layers.Dense: (dense, is_not_quantized),
     keras.layers.LayerNormalization: (layer_norm, is_plain_norm),
-    keras.layers.Dropout: (dropout, always),
-    tfl.Add: (add, always),
+    keras.layers.Dropout: (lambda layer, x: x, always),
+    tfl.Add: (lambda layer, tensors: functools.reduce(operator.add, tensors), always),
     tfl.AttentionMask: (attention_mask, always),
     tfl.FeedForward: (feed_forward, always),
     tfl.MultiHeadAttention: (attention, always),

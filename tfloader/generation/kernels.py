@@ -42,8 +42,10 @@ class KernelCopies:
 
     def note(self, *layers: Any) -> None:
         """Notes layers that read the same rows in every step."""
-        if self.wanted and self._gains(layers):
-            self._noted[ids(layers)] = layers
+        if self.wanted and all(type(layer) in KERNELS and is_stored(layer) for layer in layers):
+            largest = max(int(np.prod(kernel_of(layer).shape)) for layer in layers) * self.dtype.size
+            if self.transposed or (len(layers) > 1 and largest < SMALL_KERNEL):
+                self._noted[ids(layers)] = layers
 
     def of(self, *layers: Any) -> KernelCopy | None:
         """One product in place of these layers', which read the same rows; None: each is to be called."""
@@ -57,12 +59,6 @@ class KernelCopies:
         for group, layers in self._noted.items():
             if group not in self.made and (len(group) > 1 or joined.isdisjoint(group)):
                 self.made[group] = KernelCopy(layers, self.dtype, self.transposed)
-
-    def _gains(self, layers: Sequence[Any]) -> bool:
-        if not all(type(layer) in KERNELS and is_stored(layer) for layer in layers):
-            return False
-        sizes = [int(np.prod(kernel_of(layer).shape)) * self.dtype.size for layer in layers]
-        return self.transposed or (len(layers) > 1 and max(sizes) < SMALL_KERNEL)
 
 
 def ids(layers: Sequence[Any]) -> tuple[int, ...]:
@@ -99,10 +95,9 @@ class KernelCopy:
         kernels, biases = ([tf.cast(value, self.dtype) for value in part] for part in self._read)
         if not self.transposed:
             return [tf.concat(part, axis=-1) for part in (kernels, biases) if part]
-        kernel = tf.concat(
-            [part if is_table(layer) else tf.transpose(part) for layer, part in zip(self.layers, kernels, strict=True)],
-            axis=0,
-        )
+        kinds = map(type, self.layers)  # a table's kernel is [units, size] already
+        turned = [x if kind is TokenEmbedding else tf.transpose(x) for kind, x in zip(kinds, kernels, strict=True)]
+        kernel = tf.concat(turned, axis=0)
         # A product with a bias is another one in TensorFlow: for one row it takes two thirds of the time.
         return [kernel, tf.concat(biases, axis=0) if biases else tf.zeros(kernel.shape[0], self.dtype)]
 
@@ -121,11 +116,6 @@ def kernel_of(layer: Any) -> Any:
     return getattr(layer, KERNELS[type(layer)])
 
 
-def is_table(layer: Any) -> bool:
-    """Whether its kernel is stored as [units, size]."""
-    return type(layer) is TokenEmbedding
-
-
 def is_stored(layer: Any) -> bool:
     """Whether its kernel is one variable: not so if quantised (with scales beside) or with LoRA (a sum at each use)."""
     return layer.quantization_mode is None and isinstance(kernel_of(layer), keras.Variable)
@@ -133,8 +123,5 @@ def is_stored(layer: Any) -> bool:
 
 def is_other(a: Any, b: Any) -> bool:
     """Whether two tensors have different memory. While a tensor is held, updates of its variable write elsewhere."""
-    return address(a) != address(b)
-
-
-def address(value: Any) -> int:
-    return np.frombuffer(memoryview(tf.bitcast(value, tf.uint8)), "uint8").ctypes.data
+    first, second = (np.frombuffer(memoryview(tf.bitcast(value, tf.uint8)), "uint8") for value in (a, b))
+    return first.ctypes.data != second.ctypes.data

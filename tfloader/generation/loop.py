@@ -18,7 +18,7 @@ class State(NamedTuple):
     """What the loop carries from step to step.
 
     Attributes:
-        chosen: what was written; its type is the strategy's own: `Rows`, `Beams` or `Candidates`.
+        chosen: what was written; its type is the strategy's own: `Rows` or `Beams`.
         cache: keys and values of what was read.
         logits: float32 [rows, vocab] of the next token.
         hidden: [rows, size] last hidden states, where the strategy reads them, else ().

@@ -107,12 +107,11 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_ids(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) > 0 and all(map(_is_integer, value))
-
-
 def _several(test: Callable[[Any], Any]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, tuple) and len(value) > 0 and all(map(test, value))
+
+
+_is_ids = _several(_is_integer)
 
 
 def _whole(least: int) -> tuple[str, Callable]:

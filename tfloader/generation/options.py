@@ -137,14 +137,15 @@ class GenerationOptions:
             yield f"top_k={self.top_k} is more than the vocabulary of {vocab_size} tokens"
         if prompts is not None and isinstance(self.seed, tuple) and len(self.seed) != prompts:
             yield f"seed has {len(self.seed)} numbers, but there are {prompts} prompts"
-        named = {
-            "eos_token_id": self.eos_token_ids,
-            "pad_token_id": ids_of(self.pad_token_id),
-            "suppress_tokens": ids_of(self.suppress_tokens),
-            "bad_words_ids": [token for word in self.bad_words_ids or () for token in word],
-            "forced_bos_token_id": ids_of(self.forced_bos_token_id),
-            "forced_eos_token_id": ids_of(self.forced_eos_token_id),
-        }
+        options_of_ids = (
+            "eos_token_id",
+            "pad_token_id",
+            "suppress_tokens",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+        )
+        named: dict[str, Iterable[int]] = {name: ids_of(getattr(self, name)) for name in options_of_ids}
+        named["bad_words_ids"] = (token for word in self.bad_words_ids or () for token in word)
         trie = self.prefix_allowed_tokens_fn
         if isinstance(trie, Trie):
             named["prefix_allowed_tokens_fn"] = [trie.largest]

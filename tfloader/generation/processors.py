@@ -8,6 +8,7 @@ value compiles nothing; `signature` tells apart what does.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -105,12 +106,13 @@ class Step(NamedTuple):
     Attributes:
         off: values of the option with which it does nothing.
         number: makes the array that travels to the graph from the option's value, under the option's name.
-        apply: (logits, context, numbers, options) -> logits; of the options it reads only what `signature` has.
+        apply: (logits, context, its number, all numbers, options) -> logits; of the options it reads only what
+            `signature` has.
     """
 
     off: tuple
     number: Callable[[Any], Any] | None
-    apply: Callable[[Any, Context, dict[str, Any], GenerationOptions], Any]
+    apply: Callable[[Any, Context, Any, dict[str, Any], GenerationOptions], Any]
 
 
 def id_array(value: Any) -> np.ndarray:
@@ -122,33 +124,32 @@ def word_array(words: tuple[tuple[int, ...], ...]) -> np.ndarray:
     return np.array([(-1,) * (longest - len(word)) + word for word in words], "int32")
 
 
-# Option -> its processor, in Hugging Face's order. x: logits, c: context, n: numbers, o: options.
+# Option -> its processor, in Hugging Face's order. x: logits, c: context, v: its number, n: numbers, o: options.
 STEPS = {
-    "repetition_penalty": Step((1,), np.float64, lambda x, c, n, o: repetition_penalty(x, c, n["repetition_penalty"])),
-    "no_repeat_ngram_size": Step((0,), None, lambda x, c, n, o: no_repeat_ngram(x, c, o.no_repeat_ngram_size)),
-    "bad_words_ids": Step((None,), word_array, lambda x, c, n, o: bad_words(x, c, n["bad_words_ids"])),
-    "min_new_tokens": Step(
-        (0,), np.int32, lambda x, c, n, o: hide(x, n["eos_token_id"], c.generated < n["min_new_tokens"])
-    ),
+    "repetition_penalty": Step((1,), np.float64, lambda x, c, v, n, o: repetition_penalty(x, c, v)),
+    "no_repeat_ngram_size": Step((0,), None, lambda x, c, v, n, o: no_repeat_ngram(x, c, o.no_repeat_ngram_size)),
+    "bad_words_ids": Step((None,), word_array, lambda x, c, v, n, o: bad_words(x, c, v)),
+    "min_new_tokens": Step((0,), np.int32, lambda x, c, v, n, o: hide(x, n["eos_token_id"], c.generated < v)),
     "prefix_allowed_tokens_fn": Step(
-        (None,), None, lambda x, c, n, o: constraints.constrain(x, c, n, o.rows_per_prompt, o.beams_per_group)
+        (None,), None, lambda x, c, v, n, o: constraints.constrain(x, c, n, o.rows_per_prompt, o.beams_per_group)
     ),
-    "forced_bos_token_id": Step(
-        (None,), id_array, lambda x, c, n, o: force(x, n["forced_bos_token_id"], c.generated == 0)
-    ),
+    "forced_bos_token_id": Step((None,), id_array, lambda x, c, v, n, o: force(x, v, c.generated == 0)),
     "forced_eos_token_id": Step(
-        (None,),
-        id_array,
-        lambda x, c, n, o: force(x, n["forced_eos_token_id"], c.generated == n["max_new_tokens"] - 1),
+        (None,), id_array, lambda x, c, v, n, o: force(x, v, c.generated == n["max_new_tokens"] - 1)
     ),
-    "suppress_tokens": Step((None,), id_array, lambda x, c, n, o: hide(x, n["suppress_tokens"])),
-    "logits_processor": Step((None,), None, lambda x, c, n, o: call_users(x, c, o.logits_processor)),
-    "temperature": Step((1,), np.float64, lambda x, c, n, o: filters.temperature(x, n["temperature"])),
-    "top_k": Step((None,), np.int32, lambda x, c, n, o: filters.top_k(x, n["top_k"])),
-    "top_p": Step((None, 1), np.float64, lambda x, c, n, o: filters.top_p(x, n["top_p"], few=few(o))),
-    "min_p": Step((None, 0), np.float64, lambda x, c, n, o: filters.min_p(x, n["min_p"])),
-    "typical_p": Step((None, 1), np.float64, lambda x, c, n, o: filters.typical(x, n["typical_p"])),
+    "suppress_tokens": Step((None,), id_array, lambda x, c, v, n, o: hide(x, v)),
+    "logits_processor": Step((None,), None, lambda x, c, v, n, o: call_users(x, c, o.logits_processor)),
+    "temperature": Step((1,), np.float64, lambda x, c, v, n, o: filters.temperature(x, v)),
+    "top_k": Step((None,), np.int32, lambda x, c, v, n, o: filters.top_k(x, v)),
+    "top_p": Step((None, 1), np.float64, lambda x, c, v, n, o: filters.top_p(x, v, few=few(o))),
+    "min_p": Step((None, 0), np.float64, lambda x, c, v, n, o: filters.min_p(x, v)),
+    "typical_p": Step((None, 1), np.float64, lambda x, c, v, n, o: filters.typical(x, v)),
 }
+# Options that processors and strategies read while they are traced, as they are.
+TRACED = operator.attrgetter(
+    "no_repeat_ngram_size", "logits_processor", "do_sample", "num_beams", "num_beam_groups", "num_return_sequences",
+    "early_stopping", "pad_token_id",
+)  # fmt: skip
 
 
 def few(options: GenerationOptions) -> bool:
@@ -185,36 +186,21 @@ def signature(options: GenerationOptions) -> Hashable:
     """Equal for options that one graph serves, given their `numbers`."""
     return (
         active(options),
-        options.no_repeat_ngram_size,
-        options.logits_processor,
+        TRACED(options),
         isinstance(options.prefix_allowed_tokens_fn, Trie),
         few(options),
-        # What the strategies read while they are traced.
-        options.do_sample,
-        options.num_beams,
-        options.num_beam_groups,
         options.penalty_alpha is not None and options.top_k,
         options.sliding_context is not None,
-        options.num_return_sequences,
-        options.early_stopping,
-        options.pad_token_id,
-        options.return_scores,
         len(options.eos_token_ids),
     )
 
 
-def build(options: GenerationOptions, vocab_size: int) -> Callable[[Any, Context, dict[str, Any]], Any]:
-    """All active processors as one function (logits, context, numbers) -> logits.
-
-    Raises:
-        ConfigError: the options do not fit the vocabulary.
-    """
-    options.check(vocab_size)
-    steps = [STEPS[name].apply for name in active(options)]
+def build(options: GenerationOptions) -> Callable[[Any, Context, dict[str, Any]], Any]:
+    """All active processors as one function (logits, context, numbers) -> logits."""
 
     def process(logits: Any, context: Context, numbers: dict[str, Any]) -> Any:
-        for apply in steps:
-            logits = apply(logits, context, numbers, options)
+        for name in active(options):
+            logits = STEPS[name].apply(logits, context, numbers.get(name), numbers, options)
         return logits
 
     return process

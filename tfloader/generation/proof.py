@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfloader.errors import ConfigError
-from tfloader.generation.cache import SLOTS, begin
+from tfloader.generation.cache import begin
 from tfloader.generation.reading import Prompts
 from tfloader.models.transformer import Transformer
 
@@ -38,10 +38,9 @@ def prove(reader: Prompts, transformer: Transformer) -> None:
         return
     who = f"{', '.join(foreign)}: this {transformer.config.family!r} model"
     model: Any = transformer.model  # it was built
-    random = np.random.default_rng(0)
     try:
-        with keras.StatelessScope(state_mapping=varied(model.variables, random)):
-            difference = largest_difference(reader, transformer, random)
+        with keras.StatelessScope(state_mapping=varied(model.variables, np.random.default_rng(0))):
+            difference = largest_difference(reader, transformer)
     except Exception as error:
         raise ConfigError(f"{who} cannot be read a token at a time, with a cache: {error}") from error
     if not difference <= TOLERANCE[reader.dtype]:
@@ -77,34 +76,24 @@ def varied(variables: list[Any], random: np.random.Generator) -> list[tuple[Any,
     return [(item, tf.cast(item + random.normal(0, 0.05, item.shape), item.dtype)) for item in constant]
 
 
-def largest_difference(reader: Prompts, transformer: Transformer, random: np.random.Generator) -> float:
+def largest_difference(reader: Prompts, transformer: Transformer) -> float:
     """Of logits (or probabilities, where the model gives these) of all steps, as a share of their range."""
     most = max(min(transformer.config.max_position_embeddings or UNLIMITED, LONGEST) - STEPS, 1)
     short = tuple(min(length, most) for length in SHORT)
-    cases = ((short, 1, range(STEPS + 1)), (short, 2, range(STEPS + 1)), ((most, (most + 1) // 2), 1, (STEPS,)))
-    return float(np.max([difference(reader, transformer, random, *case) for case in cases]))
+    steps = range(STEPS + 1)
+    cases = ((short, 1, steps), (short, 2, steps), ((most, (most + 1) // 2), 1, steps[STEPS:]))
+    return float(np.max([difference(reader, transformer, *case) for case in cases]))
 
 
-def difference(
-    reader: Prompts,
-    transformer: Transformer,
-    random: np.random.Generator,
-    lengths: Sequence[int],
-    copies: int,
-    steps: Sequence[int],
-) -> float:
+def difference(reader: Prompts, transformer: Transformer, lengths: Sequence[int], copies: int, steps: range) -> float:
     """The same for prompts of these lengths, each continued by `copies` rows, after so many steps."""
-    config = transformer.config
+    random, config = np.random.default_rng(0), transformer.config
     ids = np.setdiff1d(np.arange(config.vocab_size), [-1 if config.pad_token_id is None else config.pad_token_id])
     prompts = [random.choice(ids, length).astype("int32") for length in lengths]
     new = random.choice(ids, (copies * len(prompts), STEPS)).astype("int32")
     found = with_cache(reader, prompts, new, copies)[:, list(steps)]
-    expected = np.stack(
-        [
-            [own(transformer, prompts[row // copies], ids_of_row[:count]) for count in steps]
-            for row, ids_of_row in enumerate(new)
-        ]
-    )
+    rows = list(enumerate(new))
+    expected = np.stack([[own(transformer, prompts[row // copies], ids[:n]) for n in steps] for row, ids in rows])
     if expected.min() >= 0 and np.allclose(expected.sum(axis=-1), 1, atol=1e-2):
         found = tf.nn.softmax(found).numpy()
     return np.abs(found - expected).max() / max(np.ptp(expected), 1e-30)
@@ -116,8 +105,8 @@ def with_cache(reader: Prompts, prompts: list[np.ndarray], new: np.ndarray, copi
     tokens = tf.constant([np.pad(row, (longest - len(row), 0)) for row in prompts], tf.int32)
     real = tf.constant([np.arange(longest) >= longest - len(row) for row in prompts])
     read = reader.prefill(tokens, real)
-    # As many free slots as in generation, so that what counts slots in place of tokens shows.
-    prompt, cache = begin(read, copies, reader.shares_prompts, SLOTS)
+    # With free slots as in generation, so that what counts slots in place of tokens shows.
+    prompt, cache = begin(read.prompt, copies, reader.shares_prompts)
     shared = copies if reader.shares_prompts else 1
     prompt, position = reader.prepared(prompt, shared), tf.repeat(read.position, copies)
     found = [tf.repeat(read.logits, copies, axis=0)]

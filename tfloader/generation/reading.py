@@ -103,9 +103,8 @@ class Prompts:
             logits = tf.cast(self.model.head(x)[:, -1], tf.float32)
         padding = tf.reduce_sum(tf.cast(~real, tf.int32), axis=1)
         no_source = tf.zeros([tf.shape(tokens)[0], 0], tf.int32)
-        return Read(
-            logits, self._hidden, store.keys_values, tokens, padding, position[:, -1] + 1, store.source, no_source
-        )
+        prompt = Prompt(store.keys_values, tokens, tf.shape(tokens)[1], padding, store.source, no_source)
+        return Read(logits, self._hidden, position[:, -1] + 1, prompt)
 
     def score(self, tokens: Any, real: Any) -> Any:
         """[rows] sums of the log-probabilities of all tokens but the first."""
@@ -203,7 +202,8 @@ class Sources(Prompts):
             with computing_with(replace(current(), kernels=kernels)):
                 logits = tf.cast(self.model.decode(start, context, padding)[:, -1], tf.float32)
         zeros = tf.zeros([rows], tf.int32)
-        return Read(logits, self._hidden, store.keys_values, start, zeros, zeros + 1, store.source, mask)
+        prompt = Prompt(store.keys_values, start, tf.constant(1), zeros, store.source, mask)
+        return Read(logits, self._hidden, zeros + 1, prompt)
 
     def prepared(self, prompt: Prompt, copies: int) -> Prompt:
         bias = self.model.padding_bias(prompt.source_mask, prompt.source_mask)

@@ -15,7 +15,7 @@ from tfloader.generation.processors import Context, fault
 
 
 class Rows(NamedTuple):
-    """What greedy decoding and sampling carry from step to step.
+    """What greedy decoding, sampling and contrastive search carry from step to step.
 
     Attributes:
         tokens, real: int32, bool [rows, columns] prompt (padded on the left) and what was generated, then free columns.
@@ -24,6 +24,7 @@ class Rows(NamedTuple):
         last: int32 [rows] the newest token; done: bool [rows].
         fault: int32, see `processors.fault`.
         streams: uint64 [rows] of sampling, see `draws`; else ().
+        context, shares, candidate_scores: of contrastive search, see there; else ().
     """
 
     tokens: Any
@@ -36,13 +37,17 @@ class Rows(NamedTuple):
     done: Any
     fault: Any
     streams: Any = ()
+    context: Any = ()
+    shares: Any = ()
+    candidate_scores: Any = ()
 
 
 class OneToken:
     """Greedy decoding and sampling.
 
     Attributes:
-        copies: rows for each prompt, which share its keys and values.
+        copies: rows of the model for each prompt, which share its keys and values.
+        written: rows of the state for each prompt.
         repeats: how often each prompt is read, for rows that share nothing.
         columns: fields of the state that grow with the text, on their last axis.
         reads_hidden: whether `select` needs the last hidden states.
@@ -56,7 +61,9 @@ class OneToken:
         rows = options.num_return_sequences
         # Texts that slide apart are read anew each on its own.
         self.copies, self.repeats = (1, rows) if options.sliding_context else (rows, 1)
-        self.pad_token_id = pad_token_id(options, config)
+        self.written = self.copies
+        # Fills a row that has stopped; no output shows it.
+        self.pad_token_id = next(item for item in (options.pad_token_id, config.pad_token_id, 0) if item is not None)
 
     def start(self, tokens: Any, real: Any, room: int, hidden: Any) -> Any:
         """The state before the first token.
@@ -66,13 +73,13 @@ class OneToken:
             room: how many tokens may come before the state is made larger.
             hidden: [prompts, length, size], the model's last hidden states.
         """
-        tokens, real = (tf.repeat(item, self.copies, axis=0) for item in (tokens, real))
-        rows, length = tokens.shape
+        tokens, real = (tf.pad(tf.repeat(item, self.written, axis=0), [[0, 0], [0, room]]) for item in (tokens, real))
+        rows, columns = tokens.shape
         return Rows(
-            tokens=tf.pad(tokens, [[0, 0], [0, room]]),
-            real=tf.pad(real, [[0, 0], [0, room]]),
-            token_scores=tf.zeros([rows, length + room]),
-            used=tf.constant(length),
+            tokens=tokens,
+            real=real,
+            token_scores=tf.zeros([rows, columns]),
+            used=tf.constant(columns - room),
             generated=tf.constant(0),
             stop_at=tf.constant(self.options.max_new_tokens),
             last=tf.zeros([rows], tf.int32),
@@ -118,12 +125,6 @@ class OneToken:
         tokens = [row[:n].tolist() for row, n in zip(state.tokens.numpy()[:, first:used], lengths, strict=True)]
         scores = [row[:n] for row, n in zip(state.token_scores.numpy()[:, first:used], lengths, strict=True)]
         return tokens, np.array([row.sum() for row in scores], "float32"), scores
-
-
-def pad_token_id(options: GenerationOptions, config: TransformerConfig) -> int:
-    """What fills a row that has stopped; no output shows it."""
-    given = options.pad_token_id
-    return next((item for item in (given, config.pad_token_id, 0) if item is not None), 0)
 
 
 def log_probability(logits: Any, chosen: Any) -> Any:

@@ -83,18 +83,15 @@ class TextGenerator:
         settings = self.options(options)
         tokens, real = self.aligned(input_ids, attention_mask)
         if not settings.stop_strings:
-            return self.decoder.generate(tokens, real, settings)
-
-        def stopped(sequences: list[list[int]]) -> np.ndarray:
-            return np.array([self.has_stop(ids, settings) for ids in sequences])
-
-        *_, (chosen, selector) = self.decoder.stretches(tokens, real, settings, LOOK_EVERY, stopped)
-        sequences, scores, token_scores = selector.results(chosen)
-        ends = [self.stop_of(ids, settings) for ids in sequences]
-        sequences = [ids[:end] for ids, end in zip(sequences, ends, strict=True)]
-        token_scores = [row[:end] for row, end in zip(token_scores, ends, strict=True)]
-        scores = np.array([row.sum() for row in token_scores], "float32")
-        return Generated(sequences, scores, token_scores if settings.return_scores else None)
+            *_, (found, _) = self.decoder.stretches(tokens, real, settings)
+        else:
+            looks = LOOK_EVERY, lambda sequences: np.array([self.has_stop(ids, settings) for ids in sequences])
+            *_, (found, _) = self.decoder.stretches(tokens, real, settings, *looks)
+            ends = [self.stop_of(ids, settings) for ids in found.sequences]
+            sequences = [ids[:end] for ids, end in zip(found.sequences, ends, strict=True)]
+            rows = [row[:end] for row, end in zip(found.token_scores or (), ends, strict=True)]
+            found = Generated(sequences, np.array([row.sum() for row in rows], "float32"), rows)
+        return found if settings.return_scores else found._replace(token_scores=None)
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """Yields the new text of one prompt piece by piece as it is made, never half a character."""
@@ -103,10 +100,9 @@ class TextGenerator:
             raise ConfigError("stream() gives one text as it comes: num_beams and num_return_sequences must be 1.")
         tokens, real = self.aligned(self.encode([prompt]), None)
         shown = ""
-        for chosen, selector in self.decoder.stretches(tokens, real, settings, LOOK_EVERY):
-            ids = selector.results(chosen)[0][0]
+        for ((ids,), *_), finished in self.decoder.stretches(tokens, real, settings, LOOK_EVERY):
             end = self.stop_of(ids, settings)
-            ended = end is not None or bool(selector.is_finished(chosen))
+            ended = finished or end is not None
             text = self.decode(ids[:end])
             stable = text if ended else text.rstrip("\ufffd")
             if len(stable) > len(shown) and stable.startswith(shown):
@@ -148,20 +144,14 @@ class TextGenerator:
         return self.tokenizer.decode([token for token in ids if token not in stops])
 
     def special_ids(self) -> set[int]:
-        names = ("bos", "eos", "cls", "sep", "pad")
-        ids = {getattr(self.tokenizer, f"{name}_token_id", None) for name in names}
-        return {token for token in (*ids, self.config.eos_token_id) if token is not None}
+        ids = {getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "cls", "sep", "pad")}
+        return {*ids, self.config.eos_token_id} - {None}
 
     def options(self, options: Mapping[str, Any]) -> GenerationOptions:
         """A call's options, with all that it leaves open."""
-        options = with_defaults(options, self.defaults)
-        if "eos_token_id" not in options:
-            own = self.config.eos_token_id
-            sep = getattr(self.tokenizer, "sep_token_id", None)
-            if self.transformer.ends_with_sep and sep is not None:
-                own = sep
-            options = {**options, "eos_token_id": own}
-        settings = GenerationOptions.of(**options)
+        sep = getattr(self.tokenizer, "sep_token_id", None) if self.transformer.ends_with_sep else None
+        own: dict[str, Any] = {"eos_token_id": self.config.eos_token_id if sep is None else sep}
+        settings = GenerationOptions.of(**own | with_defaults(options, self.defaults))
         if settings.stop_strings and (self.tokenizer is None or settings.num_beams > 1):
             raise ConfigError("stop_strings need a tokenizer, and cannot be combined with num_beams.")
         return settings

@@ -7,6 +7,7 @@ level by level, so that the sorted edges lead to the nodes `groups`, `groups + 1
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -32,31 +33,20 @@ class Trie:
         self._build([phrases], everywhere=False)
 
     @classmethod
-    def per_prompt(cls, groups: Iterable[Iterable[Sequence[int]]]) -> Trie:
+    def per_prompt(cls, groups: Iterable[Iterable[Sequence[int]]]) -> Self:
         """Phrases of their own for each prompt."""
-        trie = cls.__new__(cls)
-        trie._build(groups, everywhere=False)
-        return trie
+        return cls.__new__(cls)._build(groups, everywhere=False)
 
     @classmethod
-    def spans(cls, sources: Iterable[Sequence[int]], longest: int) -> Trie:
+    def spans(cls, sources: Iterable[Sequence[int]], longest: int) -> Self:
         """Any stretch of at most `longest` tokens of each prompt's own source (reading comprehension)."""
-        trie = cls.__new__(cls)
-        sources = [list(source) for source in sources]
-        trie._build(
-            ([source[at : at + longest] for at in range(len(source))] for source in sources),
-            everywhere=True,
-        )
-        return trie
+        stretches = ([source[at : at + longest] for at in range(len(source))] for source in map(list, sources))
+        return cls.__new__(cls)._build(stretches, everywhere=True)
 
-    def _build(self, groups: Iterable[Iterable[Sequence[int]]], everywhere: bool) -> None:
+    def _build(self, groups: Iterable[Iterable[Sequence[int]]], everywhere: bool) -> Self:
         arrays = [[np.asarray(phrase) for phrase in phrases] for phrases in groups]
         phrases = [phrase for group in arrays for phrase in group]
-        faulty = [
-            phrase
-            for phrase in phrases
-            if phrase.ndim != 1 or not len(phrase) or phrase.dtype.kind not in "iu" or phrase.min() < 0
-        ]
+        faulty = [x for x in phrases if x.ndim != 1 or not len(x) or x.dtype.kind not in "iu" or x.min() < 0]
         if faulty or not arrays or not all(arrays):
             raise ConfigError(
                 "A Trie needs phrases for each prompt: lists of token ids, none empty and none negative"
@@ -78,3 +68,4 @@ class Trie:
             levels.append(keys)
             ends.append(here)
         self.edges, self.ends = np.concatenate(levels), np.concatenate(ends)
+        return self

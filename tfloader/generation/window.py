@@ -6,6 +6,8 @@ until the positions are full again. Each row slides for itself, when its own tex
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tfloader.config import TransformerConfig
@@ -15,16 +17,16 @@ from tfloader.generation.options import GenerationOptions
 UNLIMITED = 2**31 - 1
 
 
-class Window:
+class Window(NamedTuple):
     """Texts of any length in a model with so many positions.
 
-    Args:
+    Attributes:
         positions: of the model; UNLIMITED where nothing slides.
         keep: how many tokens stay in view when the positions are full.
     """
 
-    def __init__(self, positions: int = UNLIMITED, keep: int = UNLIMITED) -> None:
-        self.positions, self.keep = positions, keep
+    positions: int = UNLIMITED
+    keep: int = UNLIMITED
 
     def view(self, tokens: np.ndarray, real: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The part of tokens and real [rows, length] to be read, `seen` [rows] tokens of it having been in view."""
