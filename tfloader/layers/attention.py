@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import keras
 from keras import ops
 
 from tfloader.errors import ConfigError
+from tfloader.layers.base import Unmasked, arguments, dense
 from tfloader.layers.embeddings import real_positions
 from tfloader.layers.products import operations
 
 
 @keras.saving.register_keras_serializable("tfloader")
-class AttentionMask(keras.layers.Layer):
+class AttentionMask(Unmasked):
     """Turns token ids into a bias on attention scores: 0 where a query may look, hugely negative where not.
 
     Returns [batch or 1, 1, queries or 1, keys] in the compute dtype. The value is finite, so that a row that may look
@@ -33,31 +35,22 @@ class AttentionMask(keras.layers.Layer):
     def call(self, token_ids, segment_ids=None, mask_input=None):
         """`mask_input`: [batch, keys] integers, 0 = hidden; it replaces what `pad_token_id` says."""
         # expand_dims, as LiteRT has no form for new axes within brackets.
-        allowed = None
+        conditions = []
         if self.kind == "lm":
             position = ops.arange(ops.shape(token_ids)[1])
-            allowed = (position[None, :] <= position[:, None])[None, None]
+            conditions.append((position[None, :] <= position[:, None])[None, None])
         elif self.kind == "unilm":
             group = ops.cumsum(segment_ids, axis=1)
-            earlier = ops.expand_dims(group, 1) <= ops.expand_dims(group, 2)
-            allowed = ops.expand_dims(earlier, 1)
-        real = None
+            conditions.append(ops.expand_dims(ops.expand_dims(group, 1) <= ops.expand_dims(group, 2), 1))
         if mask_input is not None:
-            real = ops.expand_dims(ops.not_equal(mask_input, 0), (1, 2))
+            conditions.append(ops.expand_dims(ops.not_equal(mask_input, 0), (1, 2)))
         elif self.pad_token_id is not None:
-            real = ops.expand_dims(real_positions(token_ids, self.pad_token_id), (1, 2))
-        if allowed is None or real is None:
-            allowed = real if allowed is None else allowed
-        else:
-            allowed = ops.logical_and(allowed, real)
-        if allowed is None:
-            return ops.zeros((1, 1, 1, 1), self.compute_dtype)
-        return ops.where(
-            allowed, ops.cast(0.0, self.compute_dtype), ops.cast(hidden(self.compute_dtype), self.compute_dtype)
-        )
-
-    def compute_mask(self, inputs, mask=None):
-        return None
+            conditions.append(ops.expand_dims(real_positions(token_ids, self.pad_token_id), (1, 2)))
+        dtype = self.compute_dtype
+        if not conditions:
+            return ops.zeros((1, 1, 1, 1), dtype)
+        allowed = functools.reduce(ops.logical_and, conditions)
+        return ops.where(allowed, ops.cast(0.0, dtype), ops.cast(hidden(dtype), dtype))
 
     def compute_output_shape(self, token_ids_shape, segment_ids_shape=None, mask_input_shape=None):
         batch, length = token_ids_shape
@@ -71,7 +64,7 @@ class AttentionMask(keras.layers.Layer):
         return keras.KerasTensor(shape, self.compute_dtype)
 
     def get_config(self):
-        return {**super().get_config(), "kind": self.kind, "pad_token_id": self.pad_token_id}
+        return {**super().get_config(), **arguments(self, "kind", "pad_token_id")}
 
 
 def hidden(dtype: str) -> float:
@@ -132,20 +125,10 @@ class MultiHeadAttention(keras.layers.Layer):
         self.return_scores = return_scores
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
-
-        def dense(name, units):
-            return keras.layers.Dense(
-                units,
-                use_bias=use_bias,
-                kernel_initializer=self.kernel_initializer,
-                dtype=self.dtype_policy,
-                name=name,
-            )
-
-        self.query = dense("query", num_heads * head_size)
-        self.key = dense("key", num_heads * head_size)
-        self.value = dense("value", num_heads * head_size)
-        self.output_dense = dense("output_dense", output_size)
+        self.query, self.key, self.value = (
+            dense(self, name, num_heads * head_size) for name in ("query", "key", "value")
+        )
+        self.output_dense = dense(self, "output_dense", output_size)
         self.dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, x_shape, memory_shape=None, bias_shape=None, residual_scores_shape=None, positions_shape=None):
@@ -218,22 +201,11 @@ class MultiHeadAttention(keras.layers.Layer):
             context = operations().reshape(ops.transpose(context, (0, 2, 1, 3)), size)
         return operations().project((self.output_dense,), context)[0]
 
-    def compute_output_shape(
-        self, x_shape, memory_shape=None, bias_shape=None, residual_scores_shape=None, positions_shape=None
-    ):
+    def compute_output_shape(self, x_shape, memory_shape=None):
         output = (*x_shape[:-1], self.output_size)
         keys = (memory_shape or x_shape)[1]
         return (output, (x_shape[0], self.num_heads, x_shape[1], keys)) if self.return_scores else output
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "head_size": self.head_size,
-            "output_size": self.output_size,
-            "use_bias": self.use_bias,
-            "scaled": self.scaled,
-            "dropout": self.dropout,
-            "return_scores": self.return_scores,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        names = ("num_heads", "head_size", "output_size", "use_bias", "scaled", "dropout", "return_scores")
+        return {**super().get_config(), **arguments(self, *names, "kernel_initializer")}

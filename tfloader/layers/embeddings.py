@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.layers.base import Unmasked, arguments
+
 
 @keras.saving.register_keras_serializable("tfloader")
 class TokenEmbedding(keras.layers.ReversibleEmbedding):
@@ -83,14 +85,12 @@ class PositionEmbedding(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "input_dim": self.input_dim,
-            "hierarchical": self.hierarchical,
-            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            **arguments(self, "input_dim", "hierarchical", "embeddings_initializer"),
         }
 
 
 @keras.saving.register_keras_serializable("tfloader")
-class RelativePositionBias(keras.layers.Layer):
+class RelativePositionBias(Unmasked):
     """T5's bias for the distance between a query and a key: two sequences -> [1, heads, queries, keys].
 
     Distances (key minus query) fall into buckets: exact up to half of them, then logarithmic up to `max_distance`
@@ -141,25 +141,16 @@ class RelativePositionBias(keras.layers.Layer):
         far = exact + ops.cast(far * (buckets - exact), "int32")
         return offset + ops.where(distance < exact, ops.cast(distance, "int32"), ops.minimum(far, buckets - 1))
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        return None
-
     def compute_output_shape(self, queries_shape: Any, keys_shape: Any) -> Any:
         return (1, self.num_heads, queries_shape[1], keys_shape[1])
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "num_buckets": self.num_buckets,
-            "max_distance": self.max_distance,
-            "bidirectional": self.bidirectional,
-            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
-        }
+        names = ("num_heads", "num_buckets", "max_distance", "bidirectional", "embeddings_initializer")
+        return {**super().get_config(), **arguments(self, *names)}
 
 
 @keras.saving.register_keras_serializable("tfloader")
-class PositionRows(keras.layers.Layer):
+class PositionRows(Unmasked):
     """The rows of RoBERTa's position table for token ids [batch, length]: padding has row pad_token_id, real tokens the
     rows behind it in turn.
 
@@ -176,9 +167,6 @@ class PositionRows(keras.layers.Layer):
             position_ids = ops.cumsum(real, axis=1) * real - 1
         return position_ids + self.pad_token_id + 1
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        return None
-
     def compute_output_spec(self, token_ids: Any, position_ids: Any = None) -> Any:
         return keras.KerasTensor(token_ids.shape, "int32")
 
@@ -187,14 +175,11 @@ class PositionRows(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfloader")
-class Zeros(keras.layers.Layer):
+class Zeros(Unmasked):
     """The segment ids of a model that has one kind of segment: zeros, as many as there are token ids."""
 
     def call(self, token_ids: Any) -> Any:
         return ops.zeros_like(token_ids)
-
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        return None
 
     def compute_output_spec(self, token_ids: Any) -> Any:
         return keras.KerasTensor(token_ids.shape, token_ids.dtype)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tfloader.layers.activations import activation
+from tfloader.layers.base import arguments, dense
 from tfloader.layers.products import as_matrix
 
 
@@ -40,20 +41,11 @@ class FeedForward(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
         for name in ("gate", "up") if gated else ("intermediate",):
-            setattr(self, name, self._dense(name, intermediate_size))
+            setattr(self, name, dense(self, name, intermediate_size))
         self.dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
-    def _dense(self, name, units):
-        return keras.layers.Dense(
-            units,
-            use_bias=self.use_bias,
-            kernel_initializer=self.kernel_initializer,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
     def build(self, input_shape: Any) -> None:
-        self.output_dense = self._dense("output_dense", input_shape[-1])
+        self.output_dense = dense(self, "output_dense", input_shape[-1])
         for layer in (self.gate, self.up) if self.gated else (self.intermediate,):
             layer.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.intermediate_size))
@@ -69,12 +61,5 @@ class FeedForward(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "intermediate_size": self.intermediate_size,
-            "activation": self.activation,
-            "use_bias": self.use_bias,
-            "gated": self.gated,
-            "dropout": self.dropout,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        names = ("intermediate_size", "activation", "use_bias", "gated", "dropout", "kernel_initializer")
+        return {**super().get_config(), **arguments(self, *names)}

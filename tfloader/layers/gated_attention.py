@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfloader.errors import ConfigError
+from tfloader.layers.base import arguments, dense
 from tfloader.layers.masking import keep_scores
 from tfloader.layers.rotary import rotate_by_position
 
@@ -75,28 +76,17 @@ class GatedAttentionUnit(keras.layers.Layer):
         self.dropout_layer = keras.layers.Dropout(attention_dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, x_shape: Any) -> None:
-        def dense(name, units, activation=None):
-            return keras.layers.Dense(
-                units,
-                activation,
-                self.use_bias,
-                kernel_initializer=self.kernel_initializer,
-                dtype=self.dtype_policy,
-                name=name,
-            )
-
-        self.i_dense = dense("i_dense", 2 * self.units + self.key_size, self.activation)
-        self.o_dense = dense("o_dense", x_shape[-1])
+        self.i_dense = dense(self, "i_dense", 2 * self.units + self.key_size, self.activation)
+        self.o_dense = dense(self, "o_dense", x_shape[-1])
         self.i_dense.build(x_shape)
         self.o_dense.build((*x_shape[:-1], self.units))
-        shape = (self.key_size,)
-        self.q_gamma, self.k_gamma = (
-            self.add_weight(name=f"{part}_gamma", shape=shape, initializer="ones") for part in "qk"
-        )
+
+        def vectors(kind, initializer):
+            return [self.add_weight((self.key_size,), initializer, name=f"{part}_{kind}") for part in "qk"]
+
+        self.q_gamma, self.k_gamma = vectors("gamma", "ones")
         if self.use_bias:
-            self.q_beta, self.k_beta = (
-                self.add_weight(name=f"{part}_beta", shape=shape, initializer="zeros") for part in "qk"
-            )
+            self.q_beta, self.k_beta = vectors("beta", "zeros")
 
     def call(self, x: Any, allowed: Any = None, mask: Any = None, training: Any = None) -> Any:
         """`allowed`: booleans, broadcast to [batch, queries, keys]; `mask` [batch, keys], as Keras passes it on."""
@@ -127,15 +117,6 @@ class GatedAttentionUnit(keras.layers.Layer):
         return x_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "key_size": self.key_size,
-            "activation": keras.activations.serialize(self.activation),
-            "use_bias": self.use_bias,
-            "rotary": self.rotary,
-            "normalization": self.normalization,
-            "attention_scale": self.attention_scale,
-            "attention_dropout": self.attention_dropout,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        names = ("units", "key_size", "use_bias", "rotary", "normalization", "attention_scale", "attention_dropout")
+        noted = arguments(self, *names, "kernel_initializer")
+        return {**super().get_config(), **noted, "activation": keras.activations.serialize(self.activation)}

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.layers.base import Unmasked
+
 
 @keras.saving.register_keras_serializable("tfloader")
 class Add(keras.layers.Add):
@@ -17,27 +19,19 @@ class Add(keras.layers.Add):
 
 
 @keras.saving.register_keras_serializable("tfloader")
-class FirstToken(keras.layers.Layer):
+class FirstToken(Unmasked):
     """[batch, length, size] -> [batch, size]: the vector of the first token ([CLS])."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.supports_masking = True
 
     def call(self, x: Any) -> Any:
         return x[:, 0]
-
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        return None
 
 
 @keras.saving.register_keras_serializable("tfloader")
 class Bias(keras.layers.Layer):
     """Adds a learned vector to the last axis (the output bias of the masked language model)."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.supports_masking = True
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return mask
 
     def build(self, input_shape: Any) -> None:
         self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")

@@ -23,7 +23,6 @@ class Adapter:
 
     @property
     def path(self) -> str:
-        """The layer's path."""
         return self.base.path.removesuffix(f"/{self.base.name}")
 
     @property

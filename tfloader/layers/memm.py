@@ -94,8 +94,7 @@ class MaximumEntropyMarkovModel(TaggingLayer):
     def decode(self, emissions: Any) -> Any:
         packing = chain.Packing(chain.real_positions(emissions))
         emissions, transitions = self.as_chain(packing.pack(as_float32(emissions)), packing.lengths)
-        tags, _ = viterbi_decode(emissions, transitions, packing.present)
-        return packing.unpack(tags)
+        return packing.unpack(viterbi_decode(emissions, transitions, packing.present)[0])
 
     def as_chain(self, emissions: Any, lengths: Any) -> Any:
         """Emissions and transitions whose sum along any path is the model's log-likelihood of it; all packed.

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from tfloader.layers.base import arguments
+
 
 @keras.saving.register_keras_serializable("tfloader")
 class RMSNormalization(keras.layers.RMSNormalization):
     """Keras' RMSNormalization, which drops masks, made to pass them on."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.supports_masking = True
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return mask
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -90,11 +91,7 @@ class Conditional(keras.layers.Layer if TYPE_CHECKING else object):
         return x_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "hidden_units": self.hidden_units,
-            "hidden_activation": self.hidden_activation,
-        }
+        return {**super().get_config(), **arguments(self, "hidden_units", "hidden_activation")}
 
 
 @keras.saving.register_keras_serializable("tfloader")

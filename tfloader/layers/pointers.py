@@ -13,11 +13,12 @@ import numpy as np
 from keras import ops
 
 from tfloader.errors import ConfigError
+from tfloader.layers.base import Unmasked, arguments, dense
 from tfloader.layers.masking import keep_scores
 from tfloader.layers.rotary import rotate_by_position
 
 
-class SpanScorer(keras.layers.Layer):
+class SpanScorer(Unmasked):
     """What both forms share: [batch, length, size] -> scores [batch, heads, start, end] in the compute dtype.
 
     A span with padding at either end, or (with `tril_mask`) an end before its start, scores `masking.MASKED`: below any
@@ -51,16 +52,6 @@ class SpanScorer(keras.layers.Layer):
         self.use_bias = use_bias
         self.tril_mask = tril_mask
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.supports_masking = True
-
-    def dense(self, name: Any, units: int) -> Any:
-        return keras.layers.Dense(
-            units,
-            use_bias=self.use_bias,
-            kernel_initializer=self.kernel_initializer,
-            dtype=self.dtype_policy,
-            name=name,
-        )
 
     def products(self, query: Any, key: Any) -> Any:
         """query . key / sqrt(head_size) of [batch, length, heads, head_size] each -> [batch, heads, start, end]."""
@@ -77,22 +68,12 @@ class SpanScorer(keras.layers.Layer):
             allowed = ops.logical_and(allowed, (mask[:, None, :] & mask[:, :, None])[:, None])
         return keep_scores(scores, allowed)
 
-    def compute_mask(self, x: Any, mask: Any = None) -> Any:
-        return None
-
     def compute_output_shape(self, x_shape: Any) -> Any:
         return (x_shape[0], self.heads, x_shape[1], x_shape[1])
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "heads": self.heads,
-            "head_size": self.head_size,
-            "RoPE": self.RoPE,
-            "use_bias": self.use_bias,
-            "tril_mask": self.tril_mask,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        names = ("heads", "head_size", "RoPE", "use_bias", "tril_mask", "kernel_initializer")
+        return {**super().get_config(), **arguments(self, *names)}
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -100,7 +81,7 @@ class GlobalPointer(SpanScorer):
     """Each type has queries and keys of its own; see `SpanScorer` for arguments and result."""
 
     def build(self, x_shape: Any) -> None:
-        self.qk_dense = self.dense("dense", self.heads * self.head_size * 2)
+        self.qk_dense = dense(self, "dense", self.heads * self.head_size * 2)
         self.qk_dense.build(x_shape)
 
     def call(self, x: Any, mask: Any = None) -> Any:
@@ -117,8 +98,8 @@ class EfficientGlobalPointer(SpanScorer):
     """
 
     def build(self, x_shape: Any) -> None:
-        self.p_dense = self.dense("p_dense", 2 * self.head_size)
-        self.q_dense = self.dense("q_dense", 2 * self.heads)
+        self.p_dense = dense(self, "p_dense", 2 * self.head_size)
+        self.q_dense = dense(self, "q_dense", 2 * self.heads)
         self.p_dense.build(x_shape)
         self.q_dense.build((*x_shape[:-1], 2 * self.head_size))
 

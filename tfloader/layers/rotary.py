@@ -8,6 +8,7 @@ from keras import ops
 
 from tfloader.errors import ConfigError
 from tfloader.layers.attention import MultiHeadAttention
+from tfloader.layers.base import Unmasked
 
 
 def sinusoids(positions, size):
@@ -38,7 +39,7 @@ def rotate_by_position(x):
 
 
 @keras.saving.register_keras_serializable("tfloader")
-class SinusoidalPosition(keras.layers.Layer):
+class SinusoidalPosition(Unmasked):
     """The sines and cosines of positions that `RotaryAttention` needs: x [batch, length, ...] -> [1, length, size].
 
     With `position_ids` [batch, length] it gives those, [batch, length, size].
@@ -52,9 +53,6 @@ class SinusoidalPosition(keras.layers.Layer):
         precise = keras.backend.result_type(self.compute_dtype, "float32")
         positions = ops.expand_dims(ops.arange(ops.shape(x)[1]), 0) if position_ids is None else position_ids
         return ops.cast(sinusoids(ops.cast(positions, precise), self.size), self.compute_dtype)
-
-    def compute_mask(self, inputs, mask=None):
-        return None
 
     def compute_output_shape(self, x_shape, position_ids_shape=None):
         return (*((1, x_shape[1]) if position_ids_shape is None else position_ids_shape), self.size)

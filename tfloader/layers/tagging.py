@@ -7,13 +7,14 @@ mask in every mode of training; its own weights act in the loss, the metrics and
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
 from tfloader.errors import ConfigError
 from tfloader.layers import chain
+from tfloader.layers.base import Unmasked
 from tfloader.losses.common import as_float32, require
 
 
@@ -52,8 +53,21 @@ class LayerLink:
         return self.layer
 
 
+class Linked(keras.losses.Loss if TYPE_CHECKING else object):
+    """A loss, a metric or their layer, which is saved with the link between them."""
+
+    link: LayerLink
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "link": self.link.serialize()}
+
+    @classmethod
+    def from_config(cls, config: Any) -> Any:
+        return cls(**{**config, "link": keras.saving.deserialize_keras_object(config["link"])})
+
+
 @keras.saving.register_keras_serializable("tfloader")
-class TaggingLoss(keras.losses.Loss):
+class TaggingLoss(Linked, keras.losses.Loss):
     """The loss that a tagging layer computes from labels and from its output, one value a sequence.
 
     Labels are ids [batch, length] (or [batch, length, 1]), or one-hot rows [batch, length, tags]; at padding they may
@@ -61,10 +75,8 @@ class TaggingLoss(keras.losses.Loss):
     stops with an InvalidArgumentError that shows it. Sample weights are one number a sequence.
     """
 
-    def __init__(
-        self, link: LayerLink, name: str = "sparse_loss", reduction: str = "sum_over_batch_size", **kwargs: Any
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, **kwargs)
+    def __init__(self, link: LayerLink, name: str = "sparse_loss", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
         self.link = link
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -78,16 +90,9 @@ class TaggingLoss(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return self.link.find().sequence_losses(y_true, y_pred)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "link": self.link.serialize()}
-
-    @classmethod
-    def from_config(cls, config: Any) -> Any:
-        return cls(**{**config, "link": keras.saving.deserialize_keras_object(config["link"])})
-
 
 @keras.saving.register_keras_serializable("tfloader")
-class TaggingAccuracy(keras.metrics.Mean):
+class TaggingAccuracy(Linked, keras.metrics.Mean):
     """The share of right tags among all real positions of all batches, by a layer's method `hits(labels, output)`.
 
     Labels as in the loss; sample weights one number a sequence or a position.
@@ -106,14 +111,10 @@ class TaggingAccuracy(keras.metrics.Mean):
         return super().update_state(getattr(self.link.find(), self.hits)(y_true, y_pred), weights)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "link": self.link.serialize(), "hits": self.hits}
-
-    @classmethod
-    def from_config(cls, config: Any) -> Any:
-        return cls(**{**config, "link": keras.saving.deserialize_keras_object(config["link"])})
+        return {**super().get_config(), "hits": self.hits}
 
 
-class TaggingLayer(keras.layers.Layer):
+class TaggingLayer(Linked, Unmasked):
     """Base of the layers whose weights score the sequence of tags: [batch, length, tags] -> the same in float32.
 
     The output is the input, but at padding every tag scores `masking.MASKED`; that mark is the mask for the loss, the
@@ -124,28 +125,23 @@ class TaggingLayer(keras.layers.Layer):
     Subclasses define `sequence_losses`, `greedy_hits` and `decode`.
 
     Args:
-        lr_multiplier: how many times as fast as the rest of the model the layer's own weights learn. The weights are
-            stored divided by it and multiplied where they are used, while their gradient is passed on unmultiplied:
-            so every optimizer whose step depends on gradients alone (SGD, momentum, RMSprop, the Adam family, Lion)
-            moves the effective weights by exactly `lr_multiplier` times the step that it would make without it.
-            Weight decay is not multiplied: it takes the same share of the effective weights as without it.
-            Optimizers that measure their step by the size of the weights (Adafactor, LAMB) undo it wholly or in part:
-            Adafactor's effective step does not grow with it while the stored weights' root mean square is above its
-            `epsilon_2`. With those, give the optimizer a multiplier for this layer instead.
+        lr_multiplier: how many times as fast as the rest of the model the layer's own weights learn. They are stored
+            divided by it and multiplied where they are used, while their gradient passes unmultiplied: an optimizer
+            whose step depends on gradients alone (SGD, momentum, RMSprop, the Adam family, Lion) moves the effective
+            weights exactly so many times as far. Weight decay takes the same share of them as without it. Adafactor
+            and LAMB measure their step by the size of the weights and undo it wholly or in part (Adafactor while the
+            stored weights' root mean square is above its `epsilon_2`): there give the optimizer a multiplier instead.
+        link: by which losses and metrics find the layer; a saved model has it.
     """
 
-    def __init__(self, lr_multiplier: float = 1, **kwargs: Any) -> None:
+    def __init__(self, lr_multiplier: float = 1, link: LayerLink | None = None, **kwargs: Any) -> None:
         # Scores that come in float32 shall not be rounded on the way in.
         super().__init__(autocast=False, **kwargs)
         if not (lr_multiplier > 0 and math.isfinite(lr_multiplier)):
             raise ConfigError(f"lr_multiplier is {lr_multiplier!r}; it must be a positive number.")
         self.lr_multiplier = lr_multiplier
-        self.supports_masking = True
-        self._set_link(LayerLink())
-
-    def _set_link(self, link: LayerLink) -> None:
-        self.link = link
-        link.layer = self
+        self.link = link or LayerLink()
+        self.link.layer = self
 
     def build(self, emissions_shape: Any) -> None:
         self.num_tags = emissions_shape[-1]
@@ -158,9 +154,6 @@ class TaggingLayer(keras.layers.Layer):
     def call(self, emissions: Any, mask: Any = None) -> Any:
         emissions = as_float32(emissions)
         return emissions if mask is None else chain.mark_padding(emissions, mask)
-
-    def compute_mask(self, emissions: Any, mask: Any = None) -> Any:
-        return None
 
     # ---- weights
 
@@ -263,12 +256,4 @@ class TaggingLayer(keras.layers.Layer):
     # ---- saving
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "lr_multiplier": self.lr_multiplier, "link": self.link.serialize()}
-
-    @classmethod
-    def from_config(cls, config: Any) -> Any:
-        config = dict(config)
-        link = keras.saving.deserialize_keras_object(config.pop("link"))
-        layer = cls(**config)
-        layer._set_link(link)
-        return layer
+        return {**super().get_config(), "lr_multiplier": self.lr_multiplier}

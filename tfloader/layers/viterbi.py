@@ -95,11 +95,7 @@ class ViterbiDecoder:
     """
 
     def __init__(
-        self,
-        trans: Any,
-        starts: Iterable[int] | None = None,
-        ends: Iterable[int] | None = None,
-        forbidden: np.ndarray | None = None,
+        self, trans: Any, starts: Iterable[int] | None = None, ends: Iterable[int] | None = None, forbidden: Any = None
     ) -> None:
         self.trans = trans
         self.starts = None if starts is None else list(starts)

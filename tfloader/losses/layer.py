@@ -40,7 +40,6 @@ class Loss(keras.layers.Layer):
         self.output_axis = output_axis if output_axis is None or isinstance(output_axis, int) else list(output_axis)
         self.metric_names = list(metric_names)
         self.trackers = {name: keras.metrics.Mean(name=name) for name in [self.name, *metric_names]}
-        self.supports_masking = True
 
     def compute_loss(self, inputs: Any, mask: Any = None) -> Any:
         """The loss, a number or an array whose mean counts; floating inputs come as float32 in any precision.

@@ -27,11 +27,6 @@ def halves(x: Any) -> tuple[Any, Any]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def interleave(first: Any, second: Any) -> Any:
-    """The inverse of `halves`."""
-    return ops.reshape(ops.stack([first, second], axis=1), (-1, *ops.shape(first)[1:]))
-
-
 @keras.saving.register_keras_serializable("tfloader")
 def cosent(y_true: Any, y_pred: Any, scale: float = 20.0) -> Any:
     """CoSENT (Su, kexue.fm/archives/8847, 2022): pairs that are more alike get the larger cosine.
@@ -74,7 +69,7 @@ def simcse(y_true: Any, y_pred: Any, temperature: float = 0.05) -> Any:
     row = ops.arange(ops.shape(vectors)[0])
     similar = ops.where(ops.equal(row[:, None], row[None, :]), LOWEST, similar)
     partner = ops.sum(first * second, axis=-1) / temperature
-    return ops.logsumexp(similar, axis=-1) - interleave(partner, partner)
+    return ops.logsumexp(similar, axis=-1) - ops.repeat(partner, 2, axis=0)
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -83,7 +78,7 @@ def symmetric_divergence(y_pred: Any) -> Any:
     scores = ops.maximum(as_float32(y_pred), LOWEST)
     first, second = halves(ops.log_softmax(scores, axis=-1))
     total = ops.sum((ops.exp(first) - ops.exp(second)) * (first - second), axis=-1)
-    return interleave(total, total)
+    return ops.repeat(total, 2, axis=0)
 
 
 @keras.saving.register_keras_serializable("tfloader")

@@ -93,9 +93,7 @@ class SampledSoftmax(Loss):
         self.kernel = self.add_weight(
             name="kernel", shape=(self.num_classes, size), initializer=self.kernel_initializer
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(name="bias", shape=(self.num_classes,), initializer="zeros")
+        self.bias = self.add_weight((self.num_classes,), "zeros", name="bias") if self.use_bias else None
 
     def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         hidden, labels = floats_as_float32(inputs)
