@@ -219,11 +219,9 @@ class _Stage:
         return plain and same_owner and not current.startswith(os.path.join(self.target, ""))
 
     def _write_journal(self, put: Collection[str], remove: Collection[str]) -> None:
-        path = os.path.join(self.path, JOURNAL)
-        with open(path, "x", encoding="utf-8") as file:
+        with open(os.path.join(self.path, JOURNAL), "x", encoding="utf-8") as file:
             json.dump({"put": list(put), "remove": list(remove)}, file)
-        sync(path)
-        sync(self.path)
+        sync_all(self.path)
 
 
 def _move_in(folder: str) -> None:

@@ -518,7 +518,7 @@ FAULTS = {
     "a virtual dataset": (lambda c, f: h5(f / "x.h5", h5_virtual), ["virtual dataset"]),
     "declared 2^40 in HDF5": (
         lambda c, f: h5(f / "x.h5", h5_bomb),
-        ["declares 4398046511104", "0 are stored"],
+        ["declares 4398046511104", "0 bytes are stored"],
     ),
     "declared 2^40 in compressed HDF5": (lambda c, f: h5(f / "x.h5", h5_chunked_bomb), ["chunks are stored"]),
     "strings in HDF5": (lambda c, f: h5(f / "x.h5", h5_strings), ["'x'", "expected numbers"]),

@@ -135,9 +135,6 @@ class Checkpoint(Mapping[str, TensorSpec]):
     def __len__(self) -> int:
         return len(self._specs)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._specs
-
     def __repr__(self) -> str:
         return f"<{self.format} checkpoint {self.path!r}: {len(self)} tensors>"
 

@@ -9,14 +9,13 @@ starts with NUL for each piece. Only what the entries say is checked here, not y
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tfloader.checkpoints.files import expect, unreadable
+from tfloader.checkpoints.files import expect
 from tfloader.checkpoints.table import MAX_TABLE_BYTES, DamagedError, read_table, varint
 from tfloader.errors import CheckpointError
-from tfloader.files import show
+from tfloader.files import read_bytes, show
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,7 @@ def read_bundle(path: str) -> Bundle:
     """Reads an index file; one that is damaged, too large, or of an unknown variant is a CheckpointError."""
     expect(path, "the index of a TensorFlow checkpoint", "tf-index")
     try:
-        size = os.path.getsize(path)
-        if size > MAX_TABLE_BYTES:
-            raise DamagedError(f"{size} bytes is far too large for an index")
-        with open(path, "rb") as file:
-            return _parse(file.read(MAX_TABLE_BYTES))
-    except OSError as error:
-        raise unreadable(path, error) from error
+        return _parse(read_bytes(path, CheckpointError, MAX_TABLE_BYTES))
     except DamagedError as error:
         raise CheckpointError(
             f"{path}: this is no intact index of a TensorFlow checkpoint: {error}. "
@@ -137,20 +130,16 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     while at < len(data):
         tag, at = varint(data, at)
         wire = tag & 7
-        if wire == 0:
-            value, at = varint(data, at)
-            yield tag >> 3, value
-            continue
-        if wire == 2:
-            length, at = varint(data, at)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
+        if wire not in (0, 1, 2, 5):
             raise DamagedError(f"an entry has a field of unknown wire type {wire}")
-        if at + length > len(data):
+        number, at = varint(data, at) if wire in (0, 2) else ({1: 8, 5: 4}[wire], at)
+        if wire == 0:
+            yield tag >> 3, number
+            continue
+        if at + number > len(data):
             raise DamagedError("a field reaches over its entry")
-        yield tag >> 3, data[at : at + length]
-        at += length
+        yield tag >> 3, data[at : at + number]
+        at += number
 
 
 def _message(data: bytes, numbers: tuple[int, ...], messages: tuple[int, ...] = ()) -> dict[int, list]:

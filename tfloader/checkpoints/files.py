@@ -6,8 +6,10 @@ not unpacked, or a good file under another format's name.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
+from collections.abc import Iterator
 
 from tfloader.checkpoints.table import TABLE_MAGIC
 from tfloader.errors import CheckpointError
@@ -102,21 +104,24 @@ def expect(path: str, expected: str, *kinds: str) -> str:
     Raises:
         CheckpointError: the file is missing, a folder, unreadable, or recognised as not one of `kinds`.
     """
-    try:
+    with reading(path):
         if os.path.isdir(path):
             raise CheckpointError(f"{path}: this is a folder; expected {expected}.")
         kind = sniff(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
     if kind not in (*kinds, "unknown"):
         raise CheckpointError(f"{path}: expected {expected}, but this is {describe(kind)}")
     return kind
 
 
-def unreadable(path: str, error: OSError) -> CheckpointError:
-    """The error for a file that the operating system does not give us."""
-    if isinstance(error, FileNotFoundError):
-        return CheckpointError(f"{path}: there is no such file. Check the path, or download it again.")
-    if isinstance(error, PermissionError):
-        return CheckpointError(f"{path}: no permission to read it. Change its mode or owner, or copy it.")
-    return CheckpointError(f"{path}: reading failed: {error.strerror or error}. Check the disk, or copy it again.")
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turns what the operating system says of `path` into a CheckpointError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: there is no such file. Check the path, or download it again.") from error
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: no permission to read it. Change its mode or owner, or copy it.") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise CheckpointError(f"{path}: reading failed: {reason}. Check the disk, or copy it again.") from error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, aligned_empty, show
-from tfloader.checkpoints.files import expect, unreadable
+from tfloader.checkpoints.files import expect
 from tfloader.errors import CheckpointError, listing
 
 # Filters that cannot expand data without bound: at most one of the compressions, which reach about 1000:1.
@@ -27,25 +27,18 @@ class Hdf5Checkpoint(Checkpoint):
 
     def __init__(self, path: str) -> None:
         expect(path, "an HDF5 file", "hdf5")
-        try:
-            import h5py
-        except ImportError as error:
-            raise CheckpointError(f"{path}: reading HDF5 needs h5py. Run: pip install h5py") from error
+        import h5py
+
         try:
             self._file = h5py.File(path, "r", locking="best-effort")
-        except OSError as error:
-            if error.errno is not None:
-                raise unreadable(path, error) from error
+            specs, problems = _walk(self._file)
+        except Exception as error:  # the C library reports damage as whatever h5py maps it to
+            self.close()
             raise CheckpointError(
                 f"{path}: not an intact HDF5 file: {error}. It may be cut short; download it again."
             ) from error
-        try:
-            specs, problems = _walk(self._file)
-        except Exception as error:  # the C library reports damage as whatever h5py maps it to
-            self._file.close()
-            raise CheckpointError(f"{path}: damaged HDF5 file: {error}. Download it again.") from error
         if problems:
-            self._file.close()
+            self.close()
             raise CheckpointError(
                 f"{path}: holds more than plain arrays of numbers that are stored in the file itself, so it "
                 f"is not read. Get the weights as safetensors, or from whom you trust:\n{listing(problems)}"
@@ -83,47 +76,43 @@ def _walk(file: Any) -> tuple[dict[str, TensorSpec], list[str]]:
                 problems.append(f"{show(name)}: {kind} link to {show(where)}")
                 continue
             item = group[key]
-            if isinstance(item, h5py.Group):
-                if item in seen:
-                    problems.append(f"{show(name)}: a group that is reached by two paths")
-                    continue
+            if isinstance(item, h5py.Dataset):
+                try:
+                    specs[name] = _spec(item)
+                except CheckpointError as error:
+                    problems.append(f"{show(name)}: {error}")
+            elif isinstance(item, h5py.Group) and item in seen:
+                problems.append(f"{show(name)}: a group that is reached by two paths")
+            elif isinstance(item, h5py.Group):
                 seen.add(item)
                 stack.append((f"{name}/", item))
-            elif isinstance(item, h5py.Dataset):
-                problem = _problem(item)
-                try:
-                    if problem is None:
-                        specs[name] = TensorSpec(item.shape, item.dtype.name)
-                except CheckpointError as error:
-                    problem = str(error)
-                if problem is not None:
-                    problems.append(f"{show(name)}: {problem}")
     return dict(sorted(specs.items())), problems
 
 
-def _problem(dataset: Any) -> str | None:
-    """Why this dataset is not plain numbers stored in this file; None if it is."""
+def _spec(dataset: Any) -> TensorSpec:
+    """Shape and dtype of a dataset; one that is not plain numbers stored in this file is refused."""
     if dataset.shape is None:
-        return "it has no value (a null dataspace)"
+        raise CheckpointError("it has no value (a null dataspace)")
     if dataset.dtype.name not in DTYPES:
-        return f"its dtype is {dataset.dtype}, expected numbers"
+        raise CheckpointError(f"its dtype is {dataset.dtype}, expected numbers")
     if dataset.is_virtual:
-        return "a virtual dataset, which takes its data from other files"
+        raise CheckpointError("a virtual dataset, which takes its data from other files")
     if dataset.external:
-        return f"its data are in another file, {show(str(dataset.external[0][0]))}"
-    declared, stored = dataset.nbytes, dataset.id.get_storage_size()
+        raise CheckpointError(f"its data are in another file, {show(str(dataset.external[0][0]))}")
     filters = dataset.id.get_create_plist()
     codes = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
-    unknown = [code for code in codes if code not in _COMPRESSIONS and code not in _CHECKS]
-    if unknown:
-        return f"it is stored through the filter number {unknown[0]}, which is not supported"
     compressed = [code for code in codes if code in _COMPRESSIONS]
+    for code in codes:
+        if code not in _COMPRESSIONS and code not in _CHECKS:
+            raise CheckpointError(f"it is stored through the filter number {code}, which is not supported")
     if len(compressed) > 1:
-        return "it is compressed more than once"
+        raise CheckpointError("it is compressed more than once")
+    spec = TensorSpec(dataset.shape, dataset.dtype.name)
     if dataset.chunks is None or not compressed:
-        if stored < declared:
-            return f"it declares {declared} bytes, but {stored} are stored"
-        return None
-    expected = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-    found = dataset.id.get_num_chunks()
-    return None if found >= expected else f"{found} of its {expected} chunks are stored"
+        stored, declared, unit = dataset.id.get_storage_size(), spec.nbytes, "bytes"
+    else:
+        stored, unit = dataset.id.get_num_chunks(), "chunks"
+        declared = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    if stored < declared:
+        raise CheckpointError(f"it declares {declared} {unit}, but {stored} {unit} are stored")
+    return spec

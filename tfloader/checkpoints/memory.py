@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfloader.checkpoints.base import Checkpoint, TensorSpec, aligned_empty, show
+from tfloader.checkpoints.base import Checkpoint, TensorSpec, aligned_copy, show
 from tfloader.errors import CheckpointError, listing
 
 
@@ -39,6 +39,4 @@ class MemoryCheckpoint(Checkpoint):
         super().__init__(path, (), specs)
 
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
-        result = aligned_empty(spec.shape, spec.dtype)
-        np.copyto(result, self._arrays[name])
-        return result
+        return aligned_copy(self._arrays[name], spec.dtype)

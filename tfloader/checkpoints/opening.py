@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfloader.checkpoints.base import Checkpoint, show
-from tfloader.checkpoints.files import describe, sniff, unreadable
+from tfloader.checkpoints.files import describe, reading, sniff
 from tfloader.checkpoints.hdf5 import Hdf5Checkpoint
 from tfloader.checkpoints.memory import MemoryCheckpoint
 from tfloader.checkpoints.safetensors import SafetensorsCheckpoint
@@ -22,6 +22,15 @@ _ACCEPTED = (
     "model.safetensors.index.json or a .safetensors file; a TensorFlow checkpoint (.index with its .data "
     "files, and a `checkpoint` file if there are several); tf_model.h5; "
     "pytorch_model.bin.index.json or pytorch_model.bin"
+)
+# The file that is taken, and the ending of the only one that is taken in its place; the first that is there counts.
+_IN_A_FOLDER = (
+    ("model.safetensors.index.json", ".safetensors.index.json"),
+    ("model.safetensors", ".safetensors"),
+    ("checkpoint", ".index"),  # a state file, which names one
+    ("tf_model.h5", ".h5"),
+    ("pytorch_model.bin.index.json", "pytorch_model.bin.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin"),
 )
 _TF_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
@@ -43,10 +52,8 @@ def open_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
     if not isinstance(path, str) or "\0" in path:
         raise CheckpointError(f"{show(str(path))}: not a path. Give a str or a pathlib.Path.")
     finish(path if os.path.isdir(path) else os.path.dirname(path) or ".", CheckpointError)
-    try:
+    with reading(path):
         return _open_folder(path) if os.path.isdir(path) else _open_file(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def _open_file(path: str) -> Checkpoint:
@@ -79,37 +86,17 @@ def _open_file(path: str) -> Checkpoint:
 
 
 def _open_folder(folder: str) -> Checkpoint:
-    names = sorted(os.listdir(folder))
-
-    def choose(preferred: str, ending: str) -> str | None:
-        found = [name for name in names if name.endswith(ending)]
-        if preferred in found or len(found) == 1:
-            return os.path.join(folder, preferred if preferred in found else found[0])
-        if found:
+    names = [name for name in sorted(os.listdir(folder)) if not os.path.isdir(os.path.join(folder, name))]
+    for preferred, ending in _IN_A_FOLDER:
+        found = [preferred] if preferred in names else [name for name in names if name.endswith(ending)]
+        if len(found) > 1:
             raise CheckpointError(
-                f"{folder}: holds several files that end in {ending}, and none is {preferred}. "
+                f"{folder}: holds several files that end in {ending}, and no {preferred}. "
                 f"Give the path of one of them:\n{listing(found)}"
             )
-        return None
-
-    for preferred in ("model.safetensors.index.json", "model.safetensors"):
-        if path := choose(preferred, preferred.removeprefix("model")):
-            return _open_file(path)
-    if "checkpoint" in names and os.path.isfile(os.path.join(folder, "checkpoint")):
-        return TensorflowCheckpoint(_prefix_of_state(os.path.join(folder, "checkpoint")))
-    indexes = [name for name in names if name.endswith(".index")]
-    if len(indexes) > 1:
-        raise CheckpointError(
-            f"{folder}: holds several TensorFlow checkpoints and no `checkpoint` file that says which. "
-            f"Give the path of one of them:\n{listing(indexes)}"
-        )
-    if indexes:
-        return TensorflowCheckpoint(os.path.join(folder, indexes[0][: -len(".index")]))
-    if path := choose("tf_model.h5", ".h5"):
-        return Hdf5Checkpoint(path)
-    for name in ("pytorch_model.bin.index.json", "pytorch_model.bin"):
-        if name in names:
-            return _open_file(os.path.join(folder, name))
+        if found:
+            path = os.path.join(folder, found[0])
+            return TensorflowCheckpoint(_prefix_of_state(path)) if found == ["checkpoint"] else _open_file(path)
     raise CheckpointError(f"{folder}: no checkpoint in this folder. It {_contents(folder)}\nAccepted are: {_ACCEPTED}.")
 
 

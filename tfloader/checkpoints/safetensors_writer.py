@@ -11,6 +11,7 @@ from tfloader.checkpoints.files import MAX_JSON_BYTES
 from tfloader.checkpoints.safetensors import DTYPES
 from tfloader.checkpoints.writing import Item, checked_items, fetch, groups
 from tfloader.errors import CheckpointError
+from tfloader.files import write_json
 from tfloader.staging import staged
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -55,18 +56,16 @@ def write_safetensors(
     shards = groups(items, max_shard_bytes)
     total = sum(spec.nbytes for _, spec, _ in items)
     index = f"{stem}.safetensors.index.json"
-    names = [f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    if len(shards) == 1:
-        names = [f"{stem}.safetensors"]
+    numbered = [f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    names = numbered if len(shards) > 1 else [f"{stem}.safetensors"]
     own = re.compile(re.escape(stem) + r"(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
     with staged(folder, CheckpointError, total, lambda there: filter(own.fullmatch, there)) as stage:
         for name, shard in zip(names, shards, strict=True):
             _write_file(os.path.join(stage, name), shard, metadata)
         if len(shards) > 1:
             weight_map = {item[0]: name for name, shard in zip(names, shards, strict=True) for item in shard}
-            text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True)
-            with open(os.path.join(stage, index), "w", encoding="utf-8") as file:
-                file.write(text + "\n")
+            content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+            write_json(os.path.join(stage, index), content, CheckpointError)
             names.append(index)
     return [os.path.join(folder, name) for name in names]
 

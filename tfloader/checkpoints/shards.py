@@ -6,16 +6,15 @@ all that is wrong is reported at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from tfloader.checkpoints.base import Checkpoint, TensorSpec, show
-from tfloader.checkpoints.files import MAX_JSON_BYTES, expect, unreadable
+from tfloader.checkpoints.files import MAX_JSON_BYTES, expect
 from tfloader.errors import CheckpointError, listing
-from tfloader.files import parse_json
+from tfloader.files import read_json
 
 
 class ShardedCheckpoint(Checkpoint):
@@ -58,29 +57,22 @@ class ShardedCheckpoint(Checkpoint):
         for shard, checkpoint in self._shards.items():
             for name in checkpoint:
                 holders.setdefault(name, []).append(shard)
-        for name, shard in weight_map.items():
-            found = holders.get(name, [])
-            if shard in self._shards and shard not in found:
+        for name in weight_map | holders:
+            shard, found = weight_map.get(name), holders.get(name, [])
+            if shard is None:
+                problems.append(f"{show(name)} is in {found[0]}, but not in the index")
+            elif shard in self._shards and shard not in found:
                 where = f"; it is in {', '.join(found)}" if found else ""
                 problems.append(f"{show(name)} should be in {shard}, but is not{where}")
-        for name, found in holders.items():
             if len(found) > 1:
                 problems.append(f"{show(name)} is in more than one shard: {', '.join(found)}")
-            if name not in weight_map:
-                problems.append(f"{show(name)} is in {found[0]}, but not in the index")
         return problems
 
 
 def _read_index(path: str) -> dict[str, str]:
     """The index's `weight_map`: {tensor name: shard file name}."""
     expect(path, "the JSON index of a sharded checkpoint", "json")
-    try:
-        if os.path.getsize(path) > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path}: larger than {MAX_JSON_BYTES} bytes, which no index is.")
-        with open(path, "rb") as file:
-            index = parse_json(file.read(MAX_JSON_BYTES), f"{path}: the index", CheckpointError)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    index = read_json(path, CheckpointError, MAX_JSON_BYTES)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(

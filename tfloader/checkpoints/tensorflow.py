@@ -15,7 +15,7 @@ import numpy as np
 
 from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, show
 from tfloader.checkpoints.bundle import Bundle, read_bundle
-from tfloader.checkpoints.files import describe, sniff, unreadable
+from tfloader.checkpoints.files import describe, reading, sniff
 from tfloader.errors import CheckpointError, listing
 
 if TYPE_CHECKING:
@@ -62,7 +62,13 @@ class TensorflowCheckpoint(Checkpoint):
                 )
         # A short read is a plain IndexError; everything else is an OpError.
         except (tf.errors.OpError, IndexError) as error:
-            raise self._failed(name, error) from error
+            reason = str(getattr(error, "message", error))
+            reason = re.sub(r"^\{\{.*?\}\} |\s*\[Op:\w+\].*", "", reason)  # which node of a graph of ours it was
+            if "checksum" in reason.lower():
+                reason = "the data's checksum does not match, so the file is damaged"
+            raise CheckpointError(
+                f"{self.path}: reading {show(name)} failed: {reason[:500]}. Download it again."
+            ) from error
         if tuple(tensor.shape) != spec.shape:
             raise CheckpointError(
                 f"{self.path}: {show(name)} came as {tuple(tensor.shape)}, but the index says {spec.shape}. "
@@ -78,13 +84,6 @@ class TensorflowCheckpoint(Checkpoint):
         if spec.dtype == "bfloat16":
             tensor = tf.bitcast(tensor, tf.uint16)
         return np.asarray(memoryview(tensor)).view(spec.numpy_dtype).reshape(spec.shape)
-
-    def _failed(self, name: str, error: Exception) -> CheckpointError:
-        reason = str(getattr(error, "message", error))
-        reason = re.sub(r"^\{\{.*?\}\} |\s*\[Op:\w+\].*", "", reason)  # which node of a graph of ours it was
-        if "checksum" in reason.lower():
-            reason = "the data's checksum does not match, so the file is damaged"
-        return CheckpointError(f"{self.path}: reading {show(name)} failed: {reason[:500]}. Download it again.")
 
     def _stat(self) -> list[tuple[int, int, int]] | None:
         try:
@@ -141,17 +140,14 @@ def _check_data_files(prefix: str, bundle: Bundle) -> tuple[str, ...]:
         file = f"{prefix}.data-{shard:05d}-of-{bundle.shards:05d}"
         files.append(file)
         try:
-            size = os.path.getsize(file)
-            if size < end:
-                kind = sniff(file)
-                what = "" if kind == "unknown" else f"; it is {describe(kind)}"
-                problems.append(f"{file}: {size} bytes, but the index needs at least {end}{what}")
-            elif not os.access(file, os.R_OK):
-                problems.append(f"{file}: no permission to read it")
-        except FileNotFoundError:
-            problems.append(f"{file}: missing")
-        except OSError as error:
-            problems.append(str(unreadable(file, error)))
+            with reading(file):
+                kind, size = sniff(file), os.path.getsize(file)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if size < end:
+            what = "" if kind == "unknown" else f"; it is {describe(kind)}"
+            problems.append(f"{file}: {size} bytes, but the index needs at least {end}{what}")
     if problems:
         raise CheckpointError(
             f"{prefix}: data files are missing or cut short. Download them again and keep them next to "

@@ -52,10 +52,15 @@ def write_tensorflow(prefix: str | os.PathLike[str], tensors: Iterable[Item]) ->
         os.mkdir(folder_of_parts)
         try:
             parts = []
-            for group in groups(items, _GROUP_BYTES):
-                parts.append(os.path.join(folder_of_parts, f"part{len(parts)}"))
-                _save_group(tf, prefix, parts[-1], group)
             with tf.init_scope(), tf.device("CPU:0"):
+                for group in groups(items, _GROUP_BYTES):
+                    parts.append(os.path.join(folder_of_parts, f"part{len(parts)}"))
+                    tf.raw_ops.SaveV2(
+                        prefix=parts[-1],
+                        tensor_names=[name for name, _, _ in group],
+                        shape_and_slices=[""] * len(group),
+                        tensors=[tf.convert_to_tensor(fetch(prefix, item)) for item in group],
+                    )
                 tf.raw_ops.MergeV2Checkpoints(
                     checkpoint_prefixes=parts, destination_prefix=os.path.join(stage, base), delete_old_dirs=False
                 )
@@ -69,13 +74,3 @@ def write_tensorflow(prefix: str | os.PathLike[str], tensors: Iterable[Item]) ->
             file.write(f'model_checkpoint_path: "{base}"\nall_model_checkpoint_paths: "{base}"\n')
         names.append(_STATE)
     return [os.path.join(folder, name) for name in names]
-
-
-def _save_group(tf, target: str, prefix: str, group: list[Item]) -> None:
-    with tf.init_scope(), tf.device("CPU:0"):
-        tf.raw_ops.SaveV2(
-            prefix=prefix,
-            tensor_names=[name for name, _, _ in group],
-            shape_and_slices=[""] * len(group),
-            tensors=[tf.convert_to_tensor(fetch(target, item)) for item in group],
-        )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, aligned_empty, show
-from tfloader.checkpoints.files import expect, unreadable
+from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, aligned_copy, show
+from tfloader.checkpoints.files import expect, reading
 from tfloader.errors import CheckpointError, listing
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ class TorchCheckpoint(Checkpoint):
         if kind == "torch":
             _check_zip(path)
         try:
-            content = torch.load(path, weights_only=True, mmap=kind == "torch", map_location="cpu")
-        except OSError as error:
-            raise unreadable(path, error) from error
+            with reading(path):
+                content = torch.load(path, weights_only=True, mmap=kind == "torch", map_location="cpu")
+        except CheckpointError:
+            raise
         except Exception as error:  # whatever the pickle machinery meets in a damaged or hostile file
             reason = str(error).strip().split("\n")[0][:300]
             raise CheckpointError(
@@ -61,9 +62,7 @@ class TorchCheckpoint(Checkpoint):
         tensor = self._tensors[name].detach().resolve_conj().resolve_neg()
         if tensor.dtype == torch.bfloat16:  # which numpy() refuses; its bits are the same
             tensor = tensor.view(torch.int16)
-        result = aligned_empty(spec.shape, spec.dtype)
-        np.copyto(result, tensor.numpy().view(spec.numpy_dtype))
-        return result
+        return aligned_copy(tensor.numpy().view(spec.numpy_dtype), spec.dtype)
 
 
 def _import_torch(path: str):

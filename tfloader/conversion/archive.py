@@ -49,7 +49,7 @@ def export(
             found = " and ".join(sorted(dtypes))
             problems.append(f"dtype: one of {', '.join(READABLE_DTYPES)} for the whole model, found {found}.")
         problems.refuse()
-        with new_folder(target, 2 * opened.nbytes) as stage:
+        with new_folder(target, nbytes=2 * opened.nbytes) as stage:
             transformer = opened.built(opened.config, dtypes.pop())
             with progress_bar(f"{source} to {to}", opened.nbytes) as bar:
                 _save(transformer, opened, os.path.join(stage, FILE), bar)
@@ -68,7 +68,6 @@ def _save(transformer: Any, source: Source, path: str, bar: Any) -> None:
     lost = [variable.path for variable in transformer.model.weights if id(variable) not in paths]
     if lost:
         raise ConversionError(f"These variables have no tensor:\n{listing(lost)}")
-    owners = {name.rpartition("/")[0] for name in paths.values()}
 
     def values(variable: Any) -> np.ndarray:
         if id(variable) not in paths:
@@ -80,7 +79,7 @@ def _save(transformer: Any, source: Source, path: str, bar: Any) -> None:
         bar.update(array.nbytes)
         return array
 
-    for owner in owners:
+    for owner in {name.rpartition("/")[0] for name in paths.values()}:
         layer = transformer.variable(owner)
         layer.save_own_variables = _saver(layer.save_own_variables, values)
     folder = f"{path}.folder"
@@ -89,8 +88,6 @@ def _save(transformer: Any, source: Source, path: str, bar: Any) -> None:
         for name in sorted(os.listdir(folder)):
             if os.path.isfile(os.path.join(folder, name)):
                 archive.write(os.path.join(folder, name), name)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
     shutil.rmtree(folder)
 
 

@@ -163,9 +163,6 @@ def _outputs(a: Source, b: Source) -> tuple[None, str]:
 def _run(source: Source, ids_of: Source) -> list[np.ndarray]:
     from tfloader.models.builder import load
 
-    model = load(source.path, **source.load_options)
-    try:
-        return outputs_on_random_ids(model, ids_of.config)
-    finally:
-        del model
-        gc.collect()
+    outputs = outputs_on_random_ids(load(source.path, **source.load_options), ids_of.config)
+    gc.collect()  # the model, before the next is loaded
+    return outputs

@@ -63,8 +63,6 @@ def convert(
     if to not in FORMATS:
         raise ConversionError(f"to={to!r} is no format that tfloader writes; there are {', '.join(FORMATS)}.")
     export = importlib.import_module(FORMATS[to]).export
-    parameters = inspect.signature(export).parameters.values()
-    known = {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
-    if strange := [name for name in options if name not in known]:
+    if strange := [name for name in options if name not in inspect.getfullargspec(export).kwonlyargs]:
         raise ConversionError(f"{', '.join(strange)}: writing {to!r} has no such option. Leave it out.")
     return export(os.fspath(source), os.fspath(target), to=to, **options)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
 from tfloader.checkpoints.base import folder_of
 from tfloader.errors import ConversionError
 from tfloader.staging import names_in, only_new, staged
+
+# Gives a folder to fill, `new_folder(target, nbytes=...)`, which becomes the target; see `staged`.
+new_folder = functools.partial(staged, error=ConversionError, replaces=only_new)
 
 
 def problems_with(target: str, source: str | None) -> Iterator[str]:
@@ -25,8 +28,3 @@ def problems_with(target: str, source: str | None) -> Iterator[str]:
             yield f"{target}: the folder is there and holds {shown}. Give a new one, or empty it."
     elif os.path.lexists(target):
         yield f"{target}: there is a file of this name. Give the name of a new folder."
-
-
-def new_folder(target: str, nbytes: int) -> AbstractContextManager[str]:
-    """Gives a folder to fill with about `nbytes` bytes, which becomes `target`; see `staged`."""
-    return staged(target, ConversionError, nbytes, only_new)

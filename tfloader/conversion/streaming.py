@@ -44,7 +44,7 @@ def export(
     """Writes a folder of tensors; see `tfloader.convert`. `to` is "huggingface" or "tensorflow"."""
     with Source(source, token_ids(keep_tokens), model) as opened:
         plan = plan_of(opened, target, to, dtype, tokenizer)
-        with new_folder(target, plan.nbytes) as stage:
+        with new_folder(target, nbytes=plan.nbytes) as stage:
             with (
                 progress_bar(f"{source} to {to}", plan.nbytes) as bar,
                 made_ahead(plan.tensors, bar) as tensors,
@@ -94,10 +94,7 @@ class Problems(list[str]):
 
     def refuse(self) -> None:
         if self:
-            raise self.refusal()
-
-    def refusal(self) -> ConversionError:
-        return ConversionError(f"{self.source} cannot become {self.target}; nothing was written:\n{listing(self)}")
+            raise ConversionError(f"{self.source} cannot become {self.target}; nothing was written:\n{listing(self)}")
 
 
 def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: Any) -> Plan:
@@ -110,9 +107,7 @@ def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: 
     if dtype not in (None, *READABLE_DTYPES):
         problems.append(f"dtype must be one of {', '.join(READABLE_DTYPES)}, found {dtype!r}.")
         dtype = None
-    release = problems.caught(release_to_write, source.config, to, source.release)
-    if release is None:
-        raise problems.refusal()
+    release = problems.caught(release_to_write, source.config, to, source.release) or problems.refuse()
     tensors, unplaced = assembled(source.variables, release, source.config, dtype)
     problems += unplaced
     shapes = {name: spec.shape for name, spec, _ in tensors}

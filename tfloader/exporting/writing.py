@@ -105,7 +105,7 @@ class Export:
         if self.decoding is not False:
             with contextlib.nullcontext() if self.decoding else contextlib.suppress(ConfigError):
                 signatures |= decoding_signatures(self.model)
-        with new_folder(folder, nbytes) as stage:
+        with new_folder(folder, nbytes=nbytes) as stage:
             converted(to, lambda: form.write(module, signatures, stage))
             unverified = reason_not_to_verify(nbytes, verify)
             checks = [] if unverified else list(self.checks(form, stage, signatures))
