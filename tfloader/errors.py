@@ -13,6 +13,14 @@ class TfloaderError(Exception):
     """Base class of every error that tfloader raises on purpose."""
 
 
+class ArgumentError(TfloaderError, TypeError, ValueError):
+    """A function got an argument of a type or value that it cannot use."""
+
+
+class FileError(TfloaderError, OSError):
+    """The system refuses to read or write a file."""
+
+
 class CheckpointError(TfloaderError):
     """A checkpoint file or folder cannot be read or written as what it claims to be."""
 

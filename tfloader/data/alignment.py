@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tfloader.border import public
 from tfloader.errors import DataError
 from tfloader.tokenizers import BaseTokenizer
 
@@ -19,6 +20,7 @@ class AlignedWords(NamedTuple):
     places: list[tuple[int, int]]
 
 
+@public
 def align_words(tokenizer: BaseTokenizer, words: Sequence[str], max_length: int | None = None) -> AlignedWords:
     """Joins words with spaces, encodes them, and finds the pieces of each word.
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from tfloader.border import public
 from tfloader.errors import DataError, listing
 
 MODES = ("post", "pre")
 
 
+@public
 def sequence_padding(
     inputs: Iterable[Any],
     length: int | Sequence[int] | None = None,

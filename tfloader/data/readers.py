@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from tfloader.border import public
 from tfloader.data.tags import tags_to_spans
 from tfloader.errors import DataError, listing
 from tfloader.files import parse_json, show
@@ -28,6 +29,7 @@ class Tagged(NamedTuple):
     tags: list[str]
 
 
+@public
 def read_tsv(path: Path, columns: Sequence[str] | None = None, encoding: str = "utf-8") -> list[dict[str, str]]:
     """Reads a table with tabs between the fields.
 
@@ -45,6 +47,7 @@ def read_tsv(path: Path, columns: Sequence[str] | None = None, encoding: str = "
     return _table(path, ((number, line.split("\t")) for number, line in _lines(path, encoding)), columns)
 
 
+@public
 def read_csv(
     path: Path, columns: Sequence[str] | None = None, encoding: str = "utf-8", delimiter: str = ","
 ) -> list[dict[str, str]]:
@@ -68,6 +71,7 @@ def read_csv(
     return _table(path, rows(), columns)
 
 
+@public
 def read_jsonl(path: Path, encoding: str = "utf-8") -> list[dict[str, Any]]:
     """Reads JSON lines: one object a line.
 
@@ -84,6 +88,7 @@ def read_jsonl(path: Path, encoding: str = "utf-8") -> list[dict[str, Any]]:
     return _sound(path, objects, problems, "one JSON object a line")
 
 
+@public
 def read_tagged(
     path: Path,
     token: int = 0,

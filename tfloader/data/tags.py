@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from tfloader.border import public
 from tfloader.errors import DataError, listing
 
 
@@ -40,12 +41,14 @@ SCHEMES = {
 }
 
 
+@public
 def tag_names(labels: Iterable[str], scheme: str = "BIO") -> list[str]:
     """All tags of some span labels in a fixed order: "O", then for each label in alphabetical order its tags."""
     letters = dict.fromkeys(_scheme(scheme))
     return ["O", *(_tag(letter, label) for label in sorted(set(labels)) for letter in letters)]
 
 
+@public
 def spans_to_tags(spans: Iterable[Span], length: int, scheme: str = "BIO") -> list[str]:
     """The tags of a sentence of `length` words with these spans.
 
@@ -61,6 +64,7 @@ def spans_to_tags(spans: Iterable[Span], length: int, scheme: str = "BIO") -> li
     return tags
 
 
+@public
 def tags_to_spans(tags: Sequence[str], scheme: str = "BIO", strict: bool = False) -> list[Span]:
     """The spans of a sentence, from its tags: "O", or a letter, a hyphen and a label ("B-person"), or a letter alone.
 
@@ -123,6 +127,7 @@ class Score(NamedTuple):
         return 2 * self.right / (self.found + self.there) if self.found + self.there else 0.0
 
 
+@public
 def score_spans(there: Sequence[Collection[Span]], found: Sequence[Collection[Span]]) -> tuple[Score, dict[str, Score]]:
     """Scores the spans found in sentences; one is right if its start, end and label are.
 

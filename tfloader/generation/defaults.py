@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tfloader.border import public
 from tfloader.config import shown
 from tfloader.errors import ConfigError, listing
 from tfloader.files import read_json
@@ -45,6 +46,7 @@ HF_MAX_LENGTH, HF_TOP_K = 20, 50  # what a silent file means
 STRATEGY = ("do_sample", "num_beams", "num_beam_groups", "penalty_alpha")
 
 
+@public
 def load_generation_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads generation_config.json as options of `GenerationOptions`, to be the defaults of a `TextGenerator`.
 

@@ -10,10 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfloader.border import public
 from tfloader.errors import TrainingError
 from tfloader.selection import layer_named
 
 
+@public
 def saliency(
     model: keras.Model,
     inputs: Any,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfloader.border import public
 from tfloader.errors import TrainingError
 from tfloader.files import write_bytes
 
@@ -35,6 +36,7 @@ bdi {{ white-space: pre-wrap; padding: .15em .2em; margin: 0 .05em; border-radiu
 """
 
 
+@public
 def heat_map(
     tokens: Sequence[Any], scores: Any, path: str | os.PathLike, title: str = "", font: str | None = None
 ) -> None:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import ConfigError
 from tfloader.layers.base import Unmasked, arguments, dense
 from tfloader.layers.masking import keep_scores
@@ -110,6 +111,7 @@ class EfficientGlobalPointer(SpanScorer):
         return self.masked(spans + of_type[:, 0::2, None, :] + of_type[:, 1::2, :, None], mask)
 
 
+@public
 def pointer_spans(scores: Any, threshold: float = 0.0) -> list:
     """The spans whose score is above the threshold, as (type, start, end) with the end included.
 

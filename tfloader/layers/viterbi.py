@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import ConfigError, listing
 from tfloader.layers import chain
 from tfloader.layers.masking import is_masked
 from tfloader.losses.common import as_float32
 
 
+@public
 def viterbi_decode(
     emissions: Any, transitions: Any, mask: Any = None, starts: Any = None, ends: Any = None, forbidden: Any = None
 ) -> Any:
@@ -158,6 +160,7 @@ TAG_ROLES = {
 }
 
 
+@public
 def tag_constraints(labels: Sequence[str]) -> dict[str, Any]:
     """The starts, ends and forbidden transitions of a tagging scheme, from its tags' names in the order of their ids.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import keras
 
+from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
 from tfloader.checkpoints.base import folder_of
 from tfloader.config import BERT4KERAS_NAMES, CONFIG_FIELDS
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
 
+@public
 def load(
     path: Source,
     *,
@@ -94,6 +96,7 @@ def build_transformer_model(
     return_keras_model: Literal[False],
     **options: Unpack[BuildOptions],
 ) -> Transformer: ...
+@public
 def build_transformer_model(
     config_path: Source | None = None,
     checkpoint_path: Source | None = None,
@@ -120,6 +123,7 @@ def build_transformer_model(
     return transformer.model if return_keras_model else transformer
 
 
+@public
 def save(
     model: keras.Model | Transformer,
     path: str | os.PathLike,

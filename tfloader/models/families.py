@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfloader.border import public
 from tfloader.errors import ConfigError
 from tfloader.models.albert import ALBERT
 from tfloader.models.bert import BERT
@@ -37,6 +38,7 @@ FAMILIES: dict[str, type[Transformer]] = {
 }
 
 
+@public
 def register_family(name: str, family: type[Transformer]) -> None:
     """Adds a family of your own, to be named by `model=name` and by the `family` of a registered release."""
     FAMILIES[name] = family

@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
 from tfloader.checkpoints.base import Checkpoint, folder_of
 from tfloader.config import TransformerConfig
@@ -33,6 +34,7 @@ SHARED_AT_MOST = 50
 SURELY_FITS = 1_000_000
 
 
+@public
 def load_config(path: str | os.PathLike, model: str | None = None, **options: Any) -> TransformerConfig:
     """Reads the config of a checkpoint without building anything, and without TensorFlow.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfloader.border import public
 from tfloader.naming import (
     albert,
     electra,
@@ -56,6 +57,7 @@ RELEASES: list[Release] = [
 ]
 
 
+@public
 def register_release(release: Release) -> None:
     """Adds a release, so that `load` recognises it and `save` can write it; the same name replaces the old one."""
     RELEASES[:] = [known for known in RELEASES if known.name != release.name] + [release]

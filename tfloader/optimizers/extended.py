@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 
+from tfloader.border import public
 from tfloader.errors import TrainingError, listing
 from tfloader.optimizers.accumulation import GradientAccumulation
 from tfloader.optimizers.averaging import ExponentialMovingAverage, Lookahead
@@ -128,7 +129,7 @@ def _extender(part: type[Extension]) -> Callable[..., type[keras.optimizers.Opti
         return extend(BaseOptimizer, part, name=name)
 
     extend_with.__doc__ = f"bert4keras' name for `extend(BaseOptimizer, {part.__name__}, name=name)`.\n\n{part.__doc__}"
-    return extend_with
+    return public(extend_with)
 
 
 # bert4keras also had each under a name for TensorFlow's own Keras.

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import TrainingError
 from tfloader.keras_private import variable_index
 from tfloader.optimizers.decay import OwnDecay
@@ -110,6 +111,7 @@ class ParameterWiseLearningRate(OwnDecay):
         super().update_step(gradient, variable, learning_rate if multiplier == 1 else learning_rate * multiplier)
 
 
+@public
 def layer_wise_decay(
     model: keras.Model, decay: float = 0.9, block: str = r"Transformer-(\d+)", embeddings: str = "Embedding"
 ) -> dict[str, float]:

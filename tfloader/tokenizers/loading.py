@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable
 
+from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import CheckpointError, SegmentationError, TokenizerError, listing
 from tfloader.files import read_json
@@ -47,6 +48,7 @@ CASED = re.compile(r"(##)?[A-Za-z]*[A-Z][A-Za-z]*")
 CHINESE_WORD = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]{2,}")
 
 
+@public
 def load_tokenizer(
     path: str | os.PathLike[str],
     family: str | None = None,

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal, overload
 
+from tfloader.border import public
 from tfloader.errors import TokenizerError, listing
 from tfloader.files import decoded, read_bytes, write_bytes
 
@@ -42,6 +43,7 @@ def load_vocab(
 def load_vocab(
     path: Path, encoding: str = ..., *, simplified: Literal[True], startswith: Tokens = ..., compat: str | None = ...
 ) -> tuple[dict[str, int], list[int]]: ...
+@public
 def load_vocab(
     path: Path,
     encoding: str = "utf-8",

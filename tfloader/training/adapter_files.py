@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import TrainingError, WeightsError, listing
 from tfloader.files import parse_json, show
@@ -25,6 +26,7 @@ from tfloader.training.lora import adapters, obstacles, scope_of
 METADATA = "tfloader_lora"
 
 
+@public
 def save_adapters(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the adapters, and whatever else is trainable (a head), as one safetensors file: variable path -> array.
 
@@ -46,6 +48,7 @@ def save_adapters(model: keras.Model, path: str | os.PathLike) -> None:
     write_variables(Path(path), variables, {METADATA: json.dumps({item.path: _description(item) for item in found})})
 
 
+@public
 def load_adapters(model: keras.Model, path: str | os.PathLike) -> Trainable:
     """Reads what `save_adapters` wrote into a model with the same base weights, and enables LoRA where it is not.
 

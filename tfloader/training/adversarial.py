@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import TrainingError
 from tfloader.optimizers.extension import check_number
 from tfloader.selection import layer_named
@@ -199,6 +200,7 @@ class Divergence(keras.losses.Loss):
         return ops.log(ops.maximum(x, keras.config.epsilon()))
 
 
+@public
 def adversarial_training(
     model: keras.Model,
     embedding_name: str | keras.layers.Layer,

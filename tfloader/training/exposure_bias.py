@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import TrainingError
 from tfloader.optimizers.extension import check_number
 
@@ -88,6 +89,7 @@ class RandomTokenReplacement(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self.replacement, name) for name in names}, "seed": self.seed}
 
 
+@public
 def replace_random_tokens(
     token_ids: Any,
     target: Any = None,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from tfloader.border import public
 from tfloader.selection import all_layers, select
 
 
@@ -26,6 +27,7 @@ class Trainable(NamedTuple):
         return f"{self.trainable_parameters:,} of {total:,} parameters train ({share:.2%}), in {variables}."
 
 
+@public
 def freeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainable:
     """Freezes what names choose (`tfloader.selection`): `freeze(model, ["Embedding-*", "Transformer-0"])`.
 
@@ -40,6 +42,7 @@ def freeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainable
     return train_only(model, [variable for variable in model.trainable_weights if id(variable) not in chosen])
 
 
+@public
 def unfreeze(model: keras.Model, patterns: str | Sequence[str] = "*") -> Trainable:
     """Lets what names choose train again; arguments and errors as for `freeze`.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from tfloader.border import public
 from tfloader.errors import TrainingError, listing
 from tfloader.layers.lora import Adapter, adaptable, adapted
 from tfloader.optimizers.extension import check_number
@@ -25,6 +26,7 @@ def adapters(model: keras.Model) -> list[Adapter]:
     return [found for layer in all_layers(model) if (found := adapted(layer))]
 
 
+@public
 def enable_lora(
     model: keras.Model,
     patterns: str | Sequence[str],
@@ -79,6 +81,7 @@ def obstacles(layer: keras.layers.Layer) -> Iterator[str]:
         yield "has a constraint on its kernel"
 
 
+@public
 def merge_lora(model: keras.Model) -> list[str]:
     """Adds every adapter to its base weights and removes it; gives the paths of the layers that had one.
 
