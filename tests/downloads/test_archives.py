@@ -331,3 +331,16 @@ def test_a_flipped_bit_is_found_by_the_checksum_of_the_entry(folder):
 def test_an_archive_without_a_file_is_refused(name, folder):
     archive = MAKERS[name](folder / name, {})
     refused(archive)
+
+
+def test_an_entry_without_a_name_is_refused(folder):
+    """Which zipfile does not write, and stumbles over."""
+    archive = zipped(folder / "a.zip", [(entry("x"), b"1"), (entry("m/a.txt"), b"hello")])
+    data = bytearray(archive.read_bytes())
+    first, end = data.index(b"PK\1\2"), data.rindex(b"PK\5\6")
+    directory_size = int.from_bytes(data[end + 12 : end + 16], "little")
+    data[end + 12 : end + 16] = (directory_size - 1).to_bytes(4, "little")
+    data[first + 28 : first + 30] = bytes(2)
+    del data[first + 46]
+    archive.write_bytes(data)
+    refused(archive)

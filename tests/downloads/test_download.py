@@ -90,7 +90,7 @@ def test_a_file_goes_into_the_current_folder_or_another(site):
     site.pages["/vocab%20x.txt"] = file(b"[PAD]\n")
     assert tfloader.download(f"{site.address}/vocab%20x.txt") == os.path.join(".", "vocab x.txt")
     assert tfloader.download(f"{site.address}/vocab%20x.txt", "deep/er") == os.path.join("deep/er", "vocab x.txt")
-    assert sorted(os.listdir()) == ["deep", "vocab x.txt"]
+    assert sorted(os.listdir()) == [".vocab x.txt.download.json", "deep", "vocab x.txt"]
 
 
 def test_a_repository_becomes_a_folder_that_loads(site):
@@ -246,6 +246,96 @@ def test_a_folder_that_was_changed_is_not_taken_for_whole(site, folder):
     refused("no longer as downloaded: bert_model.ckpt.index, vocab.txt", source=url)
 
 
+def flip_last_byte(path: str, keep_time: bool) -> None:
+    before = os.stat(path)
+    data = bytearray(Path(path).read_bytes())
+    data[-1] ^= 1
+    Path(path).write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + (0 if keep_time else 10**9)))
+
+
+def test_a_file_changed_in_place_is_not_taken_for_whole_although_its_size_is_the_same(site, folder):
+    url = publish_bert(site, folder)
+    tfloader.download(url)
+    os.utime("bert/vocab.txt", ns=(0, 0))
+    assert tfloader.download(url) == "bert", "a copy has another time, and the same content"
+    flip_last_byte("bert/bert_model.ckpt.index", keep_time=False)
+    refused("no longer as downloaded: bert_model.ckpt.index", source=url)
+
+
+def test_with_a_sha256_every_byte_is_compared(site, folder):
+    url = publish_bert(site, folder)
+    sha256 = hashlib.sha256((folder.parent / "a.zip").read_bytes()).hexdigest()
+    assert tfloader.download(url, sha256=sha256) == "bert"
+    flip_last_byte("bert/bert_model.ckpt.data-00000-of-00001", keep_time=True)
+    refused("no longer as downloaded: bert_model.ckpt.data", source=url, sha256=sha256)
+
+
+def test_a_file_of_the_same_name_from_elsewhere_is_not_taken_for_the_download(site):
+    site.pages["/bert/vocab.txt"], site.pages["/gpt2/vocab.txt"] = file(b"[PAD]\n"), file(b"[UNK]\n")
+    path = tfloader.download(f"{site.address}/bert/vocab.txt")
+    assert tfloader.download(f"{site.address}/bert/vocab.txt", offline=True) == path
+    for offline in (False, True):
+        refused("it holds", "/bert/vocab.txt", source=f"{site.address}/gpt2/vocab.txt", offline=offline)
+    Path("config.json").write_text("{}")
+    refused("was not downloaded", source=f"{site.address}/a/config.json")
+    flip_last_byte(path, keep_time=False)
+    refused("no longer as downloaded", source=f"{site.address}/bert/vocab.txt")
+    os.remove(path)
+    assert Path(tfloader.download(f"{site.address}/gpt2/vocab.txt")).read_bytes() == b"[UNK]\n"
+
+
+def test_a_file_got_by_hand_is_taken_if_it_has_the_sha256(site):
+    Path("weights.h5").write_bytes(b"weights")
+    source = f"{site.address}/weights.h5"
+    assert tfloader.download(source, sha256=hashlib.sha256(b"weights").hexdigest()) == os.path.join(".", "weights.h5")
+    refused("its sha256 is", source=source, sha256="0" * 64)
+    assert site.requests == []
+
+
+@pytest.mark.parametrize("sha256", ["", "0" * 63, "g" * 64, "0" * 64 + "\n"])
+def test_a_sha256_that_is_none_is_refused_and_not_left_out(sha256):
+    refused("sha256: expected 64 hexadecimal digits", source="https://example.org/a.zip", sha256=sha256)
+
+
+def test_a_revision_without_a_name_is_refused_and_not_main(site):
+    refused("hf:owner/name@revision", source="hf:owner/name@", mirror=site.address)
+    assert site.requests == []
+
+
+def test_what_is_there_is_used_without_writing_beside_it(site, folder, monkeypatch):
+    """As by somebody who may only read a shared folder."""
+    url, vocab = publish_bert(site, folder), f"{site.address}/vocab.txt"
+    site.pages["/vocab.txt"] = file(b"[PAD]\n")
+    paths = tfloader.download(url), tfloader.download(vocab)
+
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("locked", "write_json"):
+        monkeypatch.setattr(downloading, name, forbidden)
+    monkeypatch.setattr(os, "makedirs", forbidden)
+    for offline in (False, True):
+        assert (tfloader.download(url, offline=offline), tfloader.download(vocab, offline=offline)) == paths
+
+
+@pytest.mark.parametrize(
+    "content", ['{"files": [1]}', '{"files": {"vocab.txt": 5}}', '{"files": {"../x": [1, 2, "a"]}}']
+)
+def test_a_record_of_another_form_is_an_error(content, site, folder):
+    url = publish_bert(site, folder)
+    tfloader.download(url)
+    record = Path("bert", downloading.RECORD)
+    record.write_text(json.dumps(json.loads(record.read_text()) | json.loads(content)))
+    refused("bert", "Remove", source=url)
+
+
+def test_a_record_of_a_partial_download_of_another_form_is_started_anew(site, folder):
+    Path("bert.partial").mkdir()
+    Path("bert.partial", downloading.RECORD).write_text('{"wanted": [1]}')
+    assert tfloader.download(publish_bert(site, folder)) == "bert"
+
+
 def test_offline_gives_what_is_there_and_makes_no_request(site, folder, monkeypatch):
     url = publish_bert(site, folder)
     refused("offline", source=url, offline=True)
@@ -370,6 +460,11 @@ def test_a_source_that_is_none_is_refused(source, words):
     assert os.listdir() == []
 
 
+def test_a_release_is_known_by_its_name_with_other_dashes(monkeypatch):
+    monkeypatch.setitem(CATALOGUE, "t5.1.1.tiny", Publication("", "", "", "", "", (Written("config.json", "{}"),)))
+    assert tfloader.download("t5_1_1-tiny") == "t5.1.1.tiny"
+
+
 @pytest.mark.parametrize("mirror", ["hf-mirror.com", "ftp://mirror", "https://me:secret@mirror"])
 def test_a_mirror_that_is_no_address_is_refused(mirror):
     assert "secret" not in refused(source="hf:a/b", mirror=mirror)
@@ -415,10 +510,10 @@ def test_the_command_hands_everything_on(monkeypatch, capsys):
     Path("token").write_text("abc\n")
     given = {}
     monkeypatch.setattr(downloads, "download", lambda *arguments, **options: given.update(options, a=arguments) or "x")
-    options = ["--sha256", "00", "--mirror", "https://m", "--token-file", "token", "--allow-pickle"]
+    options = ["--sha256", "0" * 64, "--mirror", "https://m", "--token-file", "token", "--allow-pickle"]
     assert cli.main(["download", "hf:a/b", *options]) == 0
     assert given == {
-        "a": ("hf:a/b", None), "sha256": "00", "mirror": "https://m", "token": "abc", "offline": None,
+        "a": ("hf:a/b", None), "sha256": "0" * 64, "mirror": "https://m", "token": "abc", "offline": None,
         "allow_pickle": True,
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tfloader.border import public
 from tfloader.checkpoints.base import Checkpoint, show
 from tfloader.checkpoints.files import describe, reading, sniff
 from tfloader.checkpoints.hdf5 import Hdf5Checkpoint
@@ -35,6 +36,7 @@ _IN_A_FOLDER = (
 _TF_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
+@public
 def open_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Checkpoint:
     """Opens a checkpoint; what it holds is known at once, its data are read one tensor at a time.
 
@@ -78,9 +80,12 @@ def _open_file(path: str) -> Checkpoint:
             f"{path}: the name does not end like a checkpoint's (.safetensors, .index, .h5, .bin). "
             f"By its content this is {describe(sniff(path))}"
         )
-    folder = os.path.dirname(path) or "."
+    from tfloader.downloads.catalogue import published
+
+    folder, release = os.path.dirname(path) or ".", published(name)
+    public = f"It is the name of a public release: `tfloader download {release}` fetches it. " if release else ""
     raise CheckpointError(
-        f"{path}: no such file, folder, or TensorFlow checkpoint ({name}.index). Check the path. "
+        f"{path}: no such file, folder, or TensorFlow checkpoint ({name}.index). {public or 'Check the path. '}"
         f"{folder} {_contents(folder)}"
     )
 

@@ -14,7 +14,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -29,8 +28,6 @@ MAX_RATIO = 100  # weights hardly shrink at all, vocabularies to a third
 SMALL = 1 << 20  # bytes that any archive may unpack to, whatever its proportion
 HEADER = 4 << 20  # bytes; an archive may not make us read more at once
 PIECE = 1 << 20
-# What zipfile, tarfile and gzip raise for damage, and the system for a full disk.
-DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
 
 
 def is_archive(path: str) -> bool:
@@ -64,7 +61,9 @@ def unpack(archive: str, folder: str, max_bytes: int | None = None) -> str:
         os.mkdir(content)
         try:
             _extract(archive, content, limit)
-        except DAMAGE as error:
+        except DownloadError:
+            raise
+        except Exception as error:  # whatever the standard library makes of damage, or the system of a full disk
             raise DownloadError(
                 f"{archive}: cannot be unpacked ({error}). Is it cut short? Download it again."
             ) from error

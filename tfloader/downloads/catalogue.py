@@ -7,6 +7,7 @@ pinned to a commit, where it was computed; hubs publish theirs with the list of 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 from tfloader.downloads.transfer import RemoteFile
@@ -177,3 +178,8 @@ CATALOGUE: dict[str, Publication] = {
     "cdial-gpt-lccc-large": _hugging_face(*CDIAL, "thu-coai/CDial-GPT_LCCC-large"),
     "cdial-gpt2-lccc-base": _hugging_face(*CDIAL, "thu-coai/CDial-GPT2_LCCC-base"),
 }  # fmt: skip
+
+
+def published(name: str) -> str | None:
+    """The name of the catalogue that is written like this one, but for the kind of dashes; None if there is none."""
+    return next((known for known in CATALOGUE if re.sub("[._]", "-", known) == re.sub("[._]", "-", name)), None)

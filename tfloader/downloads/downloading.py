@@ -1,26 +1,30 @@
 """`download`: public releases, repositories of hubs, archives and files, whole and checked or not at all.
 
 A folder is fetched into `FOLDER.partial`, where an interrupted run is continued, and renamed when everything in it
-is whole. What it holds then stands in `.download.json`.
+is whole. Its `.download.json` says where it is from, and size, time and sha256 of each file; beside a single file NAME
+stands a `.NAME.download.json`. What is there already is returned only if it is what that says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tfloader.border import public
 from tfloader.downloads.archives import is_archive, name_problem, stem, unpack
-from tfloader.downloads.catalogue import CATALOGUE, Written
+from tfloader.downloads.catalogue import CATALOGUE, Written, published
 from tfloader.downloads.hubs import GOOGLE_STORAGE, HUGGING_FACE, google_storage, hugging_face
-from tfloader.downloads.transfer import RemoteFile, fetch
+from tfloader.downloads.transfer import RemoteFile, digest, fetch
 from tfloader.downloads.web import Web, check_address, shown
 from tfloader.errors import DownloadError
-from tfloader.files import read_json, write_bytes, write_json
+from tfloader.files import read_json, show, write_bytes, write_json
 from tfloader.filesystem import appear, locked
 from tfloader.staging import only_new, staged
 from tfloader.suggestions import did_you_mean
@@ -28,6 +32,7 @@ from tfloader.suggestions import did_you_mean
 RECORD = ".download.json"
 
 
+@public
 def download(
     source: str,
     output: str | os.PathLike[str] | None = None,
@@ -41,13 +46,14 @@ def download(
 ) -> str:
     """Downloads a checkpoint and returns its path, which `load` takes.
 
-    What is there already is not fetched again, and an interrupted download resumes. Two processes
+    What is there already from the same source is not fetched again, nor written to: a file whose size or time is not
+    as downloaded, or with `sha256` every file, is read and compared. An interrupted download resumes. Two processes
     that want the same do not disturb each other: the second waits for the first.
 
     Args:
-        source: a name in `tfloader.downloads.CATALOGUE`; "hf:owner/name" or "hf:owner/name@revision";
-            "gs://bucket/folder" with a TensorFlow checkpoint; the address of an archive (zip, tar, tar.gz), which is
-            unpacked, or of any other file.
+        source: a name in `tfloader.downloads.CATALOGUE` ("_" and "." are as good as "-" in it); "hf:owner/name" or
+            "hf:owner/name@revision"; "gs://bucket/folder" with a TensorFlow checkpoint; the address of an archive (zip,
+            tar, tar.gz), which is unpacked, or of any other file.
         output: the folder that will hold the checkpoint; for a file that is no archive, the folder to put it in.
             Default: a folder of the source's name, or for such a file the current one.
         sha256: what the file at an address must have, in hexadecimal.
@@ -62,6 +68,7 @@ def download(
     Raises:
         DownloadError: it cannot be fetched, is not what was published, or cannot be unpacked safely.
     """
+    source = published(source) or source
     asked = _Request(source, sha256, mirror, token, allow_pickle, sleep)
     parts = asked.parts()
     if offline is None:
@@ -70,13 +77,10 @@ def download(
     if source not in CATALOGUE and isinstance(only, RemoteFile) and not is_archive(only.path):
         return _file(only, os.fspath(output or "."), asked, offline)
     folder = os.path.normpath(os.fspath(output or _default_folder(source)))
-    os.makedirs(os.path.dirname(folder) or ".", exist_ok=True)
-    with locked(f"{folder}.lock", create=True):
-        if not os.path.lexists(folder):
-            if offline:
-                raise DownloadError(f"{folder}: not there, and nothing is downloaded offline (HF_HUB_OFFLINE).")
+    with _missing(folder, offline) as missing:
+        if missing:
             _folder(asked, parts, folder)
-        return _checked(folder, asked)
+    return _checked(folder, os.path.join(folder, RECORD), asked)
 
 
 class _Request:
@@ -85,6 +89,8 @@ class _Request:
     def __init__(
         self, source: str, sha256: str | None, mirror: str | None, token: str | None, pickle: bool, sleep: Any
     ):
+        if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+            raise DownloadError(f"sha256: expected 64 hexadecimal digits, found {show(sha256)}.")
         self.source, self.sha256, self.pickle, self.sleep = source, sha256 and sha256.lower(), pickle, sleep
         self.mirror, self.token = mirror.rstrip("/") if mirror else None, token
         if mirror:
@@ -133,13 +139,24 @@ class _Request:
 
 def _file(file: RemoteFile, folder: str, asked: _Request, offline: bool) -> str:
     """A file that is no archive."""
-    target = os.path.join(folder, file.path)
-    os.makedirs(folder, exist_ok=True)
-    with locked(f"{target}.lock", create=True):
-        if offline and not os.path.exists(target):
-            raise DownloadError(f"{target}: not there, and nothing is downloaded offline (HF_HUB_OFFLINE).")
-        web, _ = asked.files(file)
-        return fetch(file, folder, web)
+    target, record = os.path.join(folder, file.path), os.path.join(folder, f".{file.path}{RECORD}")
+    with _missing(target, offline) as missing:
+        if missing:
+            fetch(file, folder, asked.files(file)[0], lambda whole: _record(record, asked, {file.path: whole}))
+    return fetch(file, folder, asked.files(file)[0]) if asked.sha256 else _checked(target, record, asked)
+
+
+@contextlib.contextmanager
+def _missing(path: str, offline: bool) -> Iterator[bool]:
+    """Whether a file or folder is still to be made; meanwhile no other process makes it."""
+    if os.path.lexists(path):
+        yield False
+        return
+    if offline:
+        raise DownloadError(f"{path}: not there, and nothing is downloaded offline (HF_HUB_OFFLINE).")
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with locked(f"{path}.lock", create=True):
+        yield not os.path.lexists(path)
 
 
 def _folder(asked: _Request, parts: Sequence[str | RemoteFile | Written], folder: str) -> None:
@@ -158,24 +175,25 @@ def _folder(asked: _Request, parts: Sequence[str | RemoteFile | Written], folder
     if len(files) == 1 and is_archive(files[0].path):
         with staged(folder, DownloadError, replaces=only_new) as stage:
             unpack(os.path.join(partial, files[0].path), stage)
-            _record(stage, asked)
+            _record(os.path.join(stage, RECORD), asked, _files(stage))
         shutil.rmtree(partial, ignore_errors=True)
     else:
-        _record(partial, asked)
+        _record(os.path.join(partial, RECORD), asked, _files(partial))
         appear(partial, folder)
 
 
-def _record(folder: str, asked: _Request) -> None:
-    note = asked.identity() | {"sha256": asked.sha256, "files": _sizes(folder)}
-    write_json(os.path.join(folder, RECORD), note, DownloadError)
+def _record(record: str, asked: _Request, files: Mapping[str, str]) -> None:
+    """Notes what was asked for, and of each file (name -> path) by what it is known again."""
+    noted = {name: [*_stat(path), digest(path, "sha256")] for name, path in files.items()}
+    write_json(record, asked.identity() | {"sha256": asked.sha256, "files": noted}, DownloadError)
 
 
 def _forget_others(partial: str, files: Sequence[RemoteFile]) -> None:
     """Drops what an earlier run fetched that is not what this one wants, and notes what this one wants."""
     path = os.path.join(partial, RECORD)
     wanted = {file.path: file.identity for file in files}
-    noted = read_json(path, DownloadError) if os.path.exists(path) else {}
-    for name, identity in (noted.get("wanted") or {}).items():
+    noted = read_json(path, DownloadError).get("wanted") if os.path.exists(path) else None
+    for name, identity in noted.items() if isinstance(noted, dict) else ():
         if wanted.get(name) != identity and not name_problem(name):
             for suffix in ("", ".partial", ".partial.json"):
                 if os.path.exists(os.path.join(partial, name + suffix)):
@@ -183,30 +201,45 @@ def _forget_others(partial: str, files: Sequence[RemoteFile]) -> None:
     write_json(path, {"wanted": wanted}, DownloadError)
 
 
-def _checked(folder: str, asked: _Request) -> str:
-    """The folder, if it is what such a download has left."""
-    record = os.path.join(folder, RECORD)
+def _checked(path: str, record: str, asked: _Request) -> str:
+    """The folder or file, if it is what such a download has left."""
     if not os.path.isfile(record):
-        raise DownloadError(f"{folder}: what has this name was not downloaded. Choose another --output.")
+        raise DownloadError(f"{path}: what has this name was not downloaded. Choose another --output.")
     noted, wanted = read_json(record, DownloadError), asked.identity()
     if noted.get("identity") != wanted["identity"]:
         there = f"it holds {noted.get('source')}, not {wanted['source']}"
-        raise DownloadError(f"{folder}: {there}. Choose another --output.")
+        raise DownloadError(f"{path}: {there}. Choose another --output.")
     if asked.sha256 and noted.get("sha256") != asked.sha256:
-        raise DownloadError(f"{folder}: it was not downloaded with this sha256. Remove the folder, then run again.")
-    found, expected = _sizes(folder), noted.get("files") or {}
-    damaged = [name for name, size in expected.items() if found.get(name) != size]
-    if damaged:
+        raise DownloadError(f"{path}: it was not downloaded with this sha256. Remove it, then run again.")
+    files = noted.get("files")
+    if not isinstance(files, dict):
+        raise DownloadError(f"{record}: not as tfloader writes it. Remove {path}, then run again.")
+    folder = os.path.dirname(record)
+    changed = [name for name, note in files.items() if not _is(os.path.join(folder, name), note, bool(asked.sha256))]
+    if changed:
         raise DownloadError(
-            f"{folder}: no longer as downloaded: {', '.join(sorted(damaged)[:5])}. Remove the folder, then run again."
+            f"{path}: no longer as downloaded: {', '.join(sorted(changed)[:5])}. Remove it, then run again."
         )
-    return folder
+    return path
 
 
-def _sizes(folder: str) -> dict[str, int]:
-    """Path below the folder -> bytes, without records."""
+def _is(path: str, note: Any, certainly: bool) -> bool:
+    """Whether a file is the one that `_record` noted; a file of the same size and time need be read to be certain."""
+    if not isinstance(note, list) or len(note) != 3 or not os.path.isfile(path):
+        return False
+    found = _stat(path)
+    return found[0] == note[0] and ((found == note[:2] and not certainly) or digest(path, "sha256") == note[2])
+
+
+def _stat(path: str) -> list[int]:
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _files(folder: str) -> dict[str, str]:
+    """Path below the folder -> path, without records."""
     paths = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names if name != RECORD]
-    return {os.path.relpath(path, folder).replace(os.sep, "/"): os.path.getsize(path) for path in sorted(paths)}
+    return {os.path.relpath(path, folder).replace(os.sep, "/"): path for path in sorted(paths)}
 
 
 def _file_name(url: str) -> str:

@@ -42,8 +42,8 @@ def hugging_face(
 
     Of several containers of the same weights the best is taken.
     """
-    name, _, revision = repository.partition("@")
-    if not re.fullmatch(r"([\w.-]{1,100}/)?[\w.-]{1,100}", name) or ".." in name:
+    name, at, revision = repository.partition("@")
+    if not re.fullmatch(r"([\w.-]{1,100}/)?[\w.-]{1,100}", name) or ".." in name or (at and not revision):
         raise DownloadError(f"hf:{repository}: expected hf:owner/name or hf:owner/name@revision.")
     listed = f"{endpoint}/api/models/{name}/revision/{quote(revision or 'main', safe='')}?blobs=true"
     answer = web.json(listed)
@@ -56,7 +56,7 @@ def hugging_face(
         lfs = lfs if isinstance(lfs, dict) else {}
         blob, sha256 = item.get("blobId"), lfs.get("sha256")
         checksum = _checksum("sha256", sha256, 64) or ("" if lfs else _checksum("git", blob, 40))
-        url = f"{endpoint}/{name}/resolve/{commit}/{quote(path, safe='/')}"
+        url = f"{endpoint}/{name}/resolve/{commit}/{quote(path, errors='replace')}"
         files[path] = RemoteFile(url, path, _size(item.get("size")), checksum or None, f"{HUGGING_FACE}/{name}")
     containers = [*WEIGHTS, PICKLES] if allow_pickle else WEIGHTS
     weights = next(filter(None, (_matching(files, container) for container in containers)), [])
@@ -92,7 +92,7 @@ def google_storage(address: str, web: Web, endpoint: str = GOOGLE_STORAGE) -> li
     for item in objects:
         name = str(item.get("name"))
         path = name.rpartition("/")[2] if name == folder else name.removeprefix(folder + "/")
-        url = f"{endpoint}/{bucket}/{quote(name, safe='/')}"
+        url = f"{endpoint}/{bucket}/{quote(name, errors='replace')}"
         generation = str(item.get("generation"))
         url += f"?generation={generation}" if generation.isdecimal() else ""
         if name == folder or (name.startswith(folder + "/") and "/" not in path):

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +50,10 @@ class RemoteFile:
         return hashlib.sha256((self.checksum or self.url or self.page).encode()).hexdigest()
 
 
-def fetch(file: RemoteFile, folder: str, web: Web) -> str:
+def fetch(file: RemoteFile, folder: str, web: Web, note: Callable[[str], None] = lambda whole: None) -> str:
     """Fetches a file into an existing folder, if it is not there yet, and returns its path.
+
+    `note` is called with the path of the whole file just before it gets its name.
 
     Raises:
         DownloadError: it cannot be fetched, or is not what was published. What was received is kept only if it may be
@@ -68,7 +71,7 @@ def fetch(file: RemoteFile, folder: str, web: Web) -> str:
             "then run again."
         )
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    _Transfer(file, target, web).run()
+    _Transfer(file, target, web, note).run()
     return target
 
 
@@ -101,8 +104,8 @@ def digest(path: str, algorithm: str) -> str:
 class _Transfer:
     """The attempts at one file."""
 
-    def __init__(self, file: RemoteFile, target: str, web: Web):
-        self.file, self.target, self.web = file, target, web
+    def __init__(self, file: RemoteFile, target: str, web: Web, note: Callable[[str], None]):
+        self.file, self.target, self.web, self.note = file, target, web, note
         self.url = file.url or ""
         self.partial, self.state = f"{target}.partial", f"{target}.partial.json"
         self.total = file.size
@@ -118,6 +121,7 @@ class _Transfer:
         if problem:
             self.discard()
             raise DownloadError(f"{shown(self.url)}: what came is not what was published: {problem}.")
+        self.note(self.partial)
         appear(self.partial, self.target)
         self.discard()
 

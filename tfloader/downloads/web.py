@@ -170,7 +170,7 @@ class Web:
             raise TemporaryError("the proxy cannot be reached or refuses") from None
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout):
             raise TemporaryError("the server cannot be reached") from None
-        except (requests.exceptions.RequestException, ValueError) as error:
+        except (OSError, ValueError) as error:  # what requests raises is an OSError
             reason = f"the request cannot be made ({type(error).__name__}). Check the address and the proxy settings"
         raise DownloadError(f"{shown(url)}: {reason}.")
 
