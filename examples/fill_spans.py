@@ -2,7 +2,7 @@
 
 python examples/fill_spans.py                                    (a small new T5 on 400 poems, to see it run: a minute)
 python examples/fill_spans.py --model span_filler "床前明月光<extra_id_0>疑是地上霜。"
-python examples/fill_spans.py --model t5_1_1_base "The <extra_id_0> sat on the <extra_id_1>." --num-beams 4
+python examples/fill_spans.py --model t5.1.1.base "The <extra_id_0> sat on the <extra_id_1>." --num-beams 4
 
 --model takes a T5 1.1 or mT5, Google's or a Hugging Face folder. Without it a new T5 learns from span corruption
 (Raffel et al., 2020) and is saved. From the sample it learns where punctuation belongs, hardly a word.

@@ -1,6 +1,6 @@
 """Chinese text from GPT2_ML, the published 1.5B model, sampled as its authors do; in bfloat16 it needs 4 GB of memory.
 
-python examples/generate_gpt2_ml.py gpt2_ml_15g "今天天气"          (a folder: checkpoint, config file, vocabulary)
+python examples/generate_gpt2_ml.py gpt2-ml-15g "今天天气"          (a folder: checkpoint, config file, vocabulary)
 python examples/generate_gpt2_ml.py model.ckpt-220000 "今天天气" --config mega.json --vocab clue-vocab.txt --samples 3
 
 There are two releases (github.com/imcaspar/gpt2-ml): one trained on 15 GB of text with BERT's vocabulary of 21128

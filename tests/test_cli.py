@@ -99,12 +99,28 @@ def test_version(capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["info"], ["verify", "a", "b", "c"], ["convert", "a"], ["nonsense"], ["info", "a", "--nonsense"]],
+    [
+        *([], ["info"], ["verify", "a", "b", "c"], ["compare", "a"], ["convert", "a"], ["nonsense"]),
+        *(["info", "a", "--nonsense"], ["download", "https://example.org/a.zip", "--sha256", "00"]),
+    ],
 )
 def test_wrong_usage_exits_2(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
     assert "usage: tfloader" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate"], "There is no prompt"),
+        (["verify", "a", "--keep-tokens", "b"], "--keep-tokens is for two checkpoints"),
+        (["info", "a\0b"], "NUL"),
+    ],
+)
+def test_wrong_usage_that_a_command_finds_exits_2_too(arguments, words, capsys):
+    assert cli.main(arguments) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_a_command_is_one_function_and_one_line(monkeypatch, capsys):
@@ -414,6 +430,35 @@ def test_a_config_that_means_another_model_is_found(copy):
     assert statuses(folder)["data"] == "ok", "what can be checked still is"
 
 
+@pytest.mark.parametrize("command", ["verify", "compare"])
+def test_two_checkpoints_are_compared(command, capsys):
+    path = str(CHECKPOINTS / "hf_bert")
+    assert cli.main([command, path, path]) == 0
+    assert "is the same model" in capsys.readouterr().out
+
+
+def test_tensors_to_be_ignored_are_no_damage(copy, tmp_path, capsys):
+    folder = str(damage(copy("hf_bert"), lambda tensors: tensors.update({"classifier.weight": np.ones(2, "float32")})))
+    ignore = ["--ignore", "classifier.*"]
+    assert cli.main(["verify", folder]) == cli.main(["convert", folder, str(tmp_path / "not")]) == 1
+    assert cli.main(["verify", folder, *ignore]) == 0
+    assert cli.main(["convert", folder, str(tmp_path / "out"), *ignore]) == 0
+    assert cli.main(["compare", folder, str(tmp_path / "out"), *ignore]) == 0
+
+
+@pytest.mark.parametrize("arguments", [["info", "{path}"], ["verify", "{path}"], ["compare", "{path}", "{path}"]])
+def test_another_family_than_the_checkpoint_s_is_refused(arguments, capsys):
+    path = str(CHECKPOINTS / "hf_bert")
+    assert cli.main([*(argument.format(path=path) for argument in arguments), "--model", "gpt2"]) == 1
+    assert "model='gpt2', but the checkpoint is a Hugging Face BERT one" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(("name", "release"), [("gpt2-124M", "gpt2-124M"), ("models/t5_1_1_base", "t5.1.1.base")])
+def test_a_missing_checkpoint_with_the_name_of_a_public_release_says_how_to_get_it(name, release, capsys):
+    assert cli.main(["info", name]) == 1
+    assert f"`tfloader download {release}`" in capsys.readouterr().err
+
+
 def test_nothing_at_the_path_is_not_sound(tmp_path, capsys):
     assert cli.main(["verify", str(tmp_path / "nothing")]) == 1
     assert "no such file" in capsys.readouterr().out
@@ -463,13 +508,39 @@ def test_a_closed_pipe_ends_quietly():
 
 def test_tensorflow_stays_silent_and_the_users_log_level_stands(monkeypatch):
     done = python("-m", "tfloader", "verify", str(CHECKPOINTS / "gpt2_openai"))
-    # TensorFlow says before any log level counts that there is no GPU, and on some processors that oneDNN is on.
-    unasked = ("cudart_stub.cc", "absl::InitializeLog", "cuda drivers", "oneDNN custom operations")
-    said = [line for line in done.stderr.splitlines() if not any(mark in line for mark in unasked)]
-    assert (done.returncode, said) == (0, [])
+    assert (done.returncode, done.stderr) == (0, "")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
     cli.main(["info", str(CHECKPOINTS / "hf_bert")])
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"
+
+
+def test_an_error_that_is_none_of_ours_comes_without_a_traceback_too(monkeypatch, capsys):
+    def broken(*_):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(inspection, "info", broken)
+    assert cli.main(["info", "anything"]) == 1
+    assert capsys.readouterr().err == "tfloader: error: ZeroDivisionError: division by zero\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_an_encoding_lacks_is_escaped(encoding, tmp_path, monkeypatch):
+    path = shutil.copytree(CHECKPOINTS / "hf_bert", tmp_path / "\u4e2d", copy_function=shutil.copyfile)
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = python("-m", "tfloader", "info", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u4e2d" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [(">&-", 0, ""), (">&- 2>&-", 0, ""), ("> /dev/full", 1, "tfloader: error: [Errno 28] No space left on device\n")],
+)
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full device is a thing of Linux")
+def test_an_output_that_is_closed_or_full_gives_no_traceback(redirection, status, said):
+    command = f'"{sys.executable}" -m tfloader info "{CHECKPOINTS / "hf_bert"}" {redirection}'
+    done = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (status, said)
 
 
 def test_names_in_a_file_cannot_steer_the_terminal(monkeypatch, capsys):

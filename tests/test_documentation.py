@@ -37,8 +37,8 @@ PUBLIC = {
     "chinese_L-12_H-768_A-12": "bert_google",
     "GPT_LCCC-base-tf": "b4k_gpt",
     "124M": "gpt2_openai",
-    "gpt2_ml_15g": "gpt2_ml",
-    "mt5_small": "mt5_mesh",
+    "gpt2-ml-15g": "gpt2_ml",
+    "mt5-small": "mt5_mesh",
 }
 FAMILIES = {"BERT": "bert", "GPT": "gpt", "GPT-2": "gpt2", "GPT2_ML": "gpt2_ml", "T5": "t5"}
 KIN = {"ALBERT": "albert", "ELECTRA": "electra"}  # of BERT, with options of their own

@@ -18,8 +18,8 @@ TREES = {name.removesuffix(".__init__"): ast.parse(path.read_text("utf-8")) for 
 
 # From the ground up: a room may import those of the floors below its own, whether at the top or inside a function.
 FLOORS = (
-    {"errors"},
-    {"ahead", "assets", "config", "filesystem", "keras_private", "option_types", "progress"},
+    {"errors", "terminal"},
+    {"ahead", "assets", "border", "config", "filesystem", "keras_private", "option_types", "progress"},
     {"staging"},
     {"files"},
     {"checks", "suggestions"},
@@ -31,12 +31,15 @@ FLOORS = (
     {"generation", "inspection", "interpretation", "training"},
     {"conversion"},
     {"exporting"},
+    {"reports"},
     {"cli"},
     {"__main__", "script"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # (importing module, imported room) -> why it may.
-ARROWS_UP: dict[tuple[str, str], str] = {}
+ARROWS_UP: dict[tuple[str, str], str] = {
+    ("tfloader.checkpoints.opening", "downloads"): "at the end of an error: a missing path may be a release's name",
+}
 
 # Modules that may have a family's name among their constants -> why.
 FAMILY_NAMES = {

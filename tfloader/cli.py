@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
-import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tfloader import __version__
 from tfloader.config import APPLICATIONS
 from tfloader.conversion import FORMATS
-from tfloader.errors import TfloaderError
+from tfloader.errors import ArgumentError, TfloaderError
 from tfloader.generation.command import generate
+from tfloader.reports import info_lines, show_checks, show_json
+from tfloader.terminal import escape_what_cannot_be_encoded, flush, show, silence_tensorflow
 
-EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 130, 141
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
 
 def info(options: argparse.Namespace) -> int:
@@ -37,29 +37,43 @@ def info(options: argparse.Namespace) -> int:
     from tfloader import inspection
 
     found = inspection.info(options.path, options.model)
-    show_json(found) if options.json else show("\n".join(_info_lines(found)))
+    show_json(found) if options.json else show("\n".join(info_lines(found)))
     return 0
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check a checkpoint, from its bytes to a forward pass; or compare two, of any formats.
+    """Check a checkpoint, from its bytes to a forward pass; or compare two, as `tfloader compare` does.
 
-    One line a check. Of one: every variable of the model is filled from exactly one tensor, all tensors are readable
-    and finite, the model holds just what the file holds, tokenizer and embedding agree, a forward pass gives finite
-    numbers. Of two: config, all tensors, tokenizers, and the outputs for random token ids, with largest differences.
-    The exit status is 0 if the checkpoint is sound, or both are the same model, 1 if not, 2 for wrong usage.
+    One line a check: every variable of the model is filled from exactly one tensor, all tensors are readable and
+    finite, the model holds just what the file holds, tokenizer and embedding agree, a forward pass gives finite
+    numbers. The exit status is 0 if the checkpoint is sound, 1 if not, 2 for wrong usage.
 
     Example:
       tfloader verify chinese_L-12_H-768_A-12 && echo sound
-      tfloader verify chinese_L-12_H-768_A-12 converted && echo the same model
     """
-    if options.other is None:
-        from tfloader import inspection
+    if options.other is not None:
+        return compare(options)
+    if options.keep_tokens:
+        raise ArgumentError("--keep-tokens is for two checkpoints: name the OTHER one, too.")
+    from tfloader import inspection
 
-        return show_checks(options, inspection.verify(options.path, options.model), options.path, "sound")
+    checks = inspection.verify(options.path, options.model, options.ignore)
+    return show_checks(options, checks, options.path, "sound")
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Compare two checkpoints, of any formats.
+
+    One line a check: config, all tensors, tokenizers, and the outputs for random token ids, with largest differences.
+    The exit status is 0 if both are the same model, 1 if not, 2 for wrong usage.
+
+    Example:
+      tfloader compare chinese_L-12_H-768_A-12 converted && echo the same model
+    """
     from tfloader.conversion import comparison, source
 
-    checks = comparison.compare(options.path, options.other, source.token_ids(options.keep_tokens), model=options.model)
+    given = {"model": options.model, "ignore": options.ignore}
+    checks = comparison.compare(options.path, options.other, source.token_ids(options.keep_tokens), **given)
     return show_checks(options, checks, options.other, "same", "the same model")
 
 
@@ -76,7 +90,18 @@ def convert(options: argparse.Namespace) -> int:
     """
     from tfloader.conversion import convert
 
-    given = ("source", "target", "to", "model", "dtype", "max_shard_bytes", "keep_tokens", "tokenizer", "verify")
+    given = (
+        "source",
+        "target",
+        "to",
+        "model",
+        "dtype",
+        "max_shard_bytes",
+        "keep_tokens",
+        "tokenizer",
+        "ignore",
+        "verify",
+    )
     checks = convert(**{name: getattr(options, name) for name in given})
     return show_checks(options, checks, options.target, "written")
 
@@ -128,8 +153,18 @@ def number_of_bytes(text: str) -> int:
     return int(float(match[1]) * {"kB": 1e3, "MB": 1e6, "GB": 1e9}.get(match[2], 1))
 
 
+def sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError(text)
+    return text
+
+
 PATH = argument("path", metavar="PATH", help="a checkpoint: its folder, one of its files, or a TensorFlow prefix")
 MODEL = argument("--model", metavar="FAMILY", help="the family, where the names of the tensors fit several")
+IGNORE = argument(
+    "--ignore", action="append", default=[], metavar="PATTERN", help="tensors to leave unread, such as 'classifier.*'"
+)
+KEEP_TOKENS = argument("--keep-tokens", metavar="FILE", help="OTHER has only these tokens of the first, in this order")
 JSON = argument("--json", action="store_true", help="print one JSON object")
 TRACEBACK = argument("--traceback", action="store_true", help="show where in the code an error arose")
 
@@ -139,9 +174,11 @@ COMMANDS = {
         PATH,
         argument("other", metavar="OTHER", nargs="?", help="a second checkpoint, to be compared with the first"),
         MODEL,
-        argument("--keep-tokens", metavar="FILE", help="OTHER has only these tokens of the first, in this order"),
+        IGNORE,
+        KEEP_TOKENS,
         JSON,
     ),
+    compare: (PATH, argument("other", metavar="OTHER", help="a second checkpoint"), MODEL, IGNORE, KEEP_TOKENS, JSON),
     convert: (
         argument("source", metavar="SRC", help="a checkpoint: its folder, one of its files, or a TensorFlow prefix"),
         argument("target", metavar="DST", help="the folder to be made"),
@@ -158,13 +195,14 @@ COMMANDS = {
         argument("--keep-tokens", metavar="FILE", help="ids to keep, in their new order: a JSON list, or one a line"),
         argument("--tokenizer", metavar="PATH", help="goes along in place of the one beside SRC"),
         argument("--no-tokenizer", dest="tokenizer", action="store_false", default=None, help="none goes along"),
+        IGNORE,
         argument("--verify", action=argparse.BooleanOptionalAction, help="compare both sides (default: up to 1 GB)"),
         JSON,
     ),
     download: (
         argument("source", metavar="SOURCE", nargs="?", help="what to download"),
         argument("-o", "--output", metavar="FOLDER", help="where to (default: a folder of the source's name)"),
-        argument("--sha256", metavar="HEX", help="what the file at an address must have"),
+        argument("--sha256", type=sha256, metavar="HEX", help="what the file at an address must have"),
         argument("--mirror", metavar="ADDRESS", help="use this in place of the hub (default: $HF_ENDPOINT)"),
         argument("--token-file", metavar="FILE", help="holds the token for gated models (default: $HF_TOKEN)"),
         argument("--offline", action="store_true", help="make no requests"),
@@ -195,24 +233,25 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit status."""
+    escape_what_cannot_be_encoded()
     options = _parser().parse_args(argv)
-    # TensorFlow's own messages would stand between the lines of ours.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not options.traceback:
+        silence_tensorflow()
     try:
-        status = options.command(options)
-        sys.stdout.flush()
-        return status
+        try:
+            return options.command(options)
+        finally:
+            flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Python flushes once more when it exits, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
-    except (TfloaderError, OSError) as error:
+    except Exception as error:
         if options.traceback:
             traceback.print_exception(error)
-        show(f"tfloader: error: {error}", sys.stderr)
-        return EXIT_ERROR
+        kind = "" if isinstance(error, (TfloaderError, OSError)) else f"{type(error).__name__}: "
+        show(f"tfloader: error: {kind}{error}", sys.stderr)
+        return EXIT_USAGE if isinstance(error, ArgumentError) else EXIT_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -231,73 +270,3 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(*names, **settings)
         sub.set_defaults(command=command)
     return parser
-
-
-def show(text: str, file: Any = None) -> None:
-    """Prints text; what a file's author put into a name cannot steer the terminal."""
-    safe = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-    print("".join(safe), file=file, flush=True)
-
-
-def show_checks(
-    options: argparse.Namespace, checks: Iterable[Any], path: str, outcome: str, words: str | None = None
-) -> int:
-    """Prints each check as soon as it is known, and what follows from all of them; gives the exit status."""
-    words, found = words or outcome, []
-    for check in checks:
-        found.append(check)
-        if options.traceback and check.error:
-            traceback.print_exception(check.error)
-        if not options.json:
-            show(f"{check.status:<8} {check.name:<13} " + check.detail.replace("\n", "\n" + " " * 23))
-    failed = [check.name for check in found if check.status == "FAILED"]
-    if options.json:
-        shown = [{"name": check.name, "status": check.status, "detail": check.detail} for check in found]
-        show_json({"path": path, outcome: not failed, "checks": shown})
-    else:
-        show(f"{path} is {f'not {words}: ' + ', '.join(failed) if failed else words}")
-    return EXIT_ERROR if failed else 0
-
-
-def show_json(content: Any) -> None:
-    show(json.dumps(content, indent=2, default=str))
-
-
-def _info_lines(found: dict[str, Any]) -> list[str]:
-    tokenizer, foreign, unknown = found["tokenizer"], found["not_of_the_model"], found["unknown"]
-    lines = {
-        "path": found["path"],
-        "release": found["release"],
-        **{name: value for name, value in found["config"].items() if _says_something(name, value, found["config"])},
-        "parts": ", ".join(found["parts"]),
-        "parameters": f"{found['parameters']:,}",
-        "dtypes": ", ".join(sorted(found["dtypes"])),
-        "size": _size(found["bytes"]),
-        "files": ", ".join(map(os.path.basename, found["files"])),
-        "tokenizer": ("{kind}, {vocab_size:,} tokens" if "kind" in tokenizer else "none: {none}").format(**tokenizer),
-    }
-    if foreign["tensors"]:
-        numbers = f"{foreign['parameters']:,} numbers"
-        lines["not of the model"] = f"{foreign['tensors']} of the tensors, {numbers} (optimizer slots and the like)"
-    if unknown:
-        some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        lines["unknown tensors"] = f"{len(unknown)}, which load() refuses unless told to ignore them: {some}"
-    width = max(map(len, lines)) + 1
-    indent = "\n" + " " * (width + 1)
-    return [f"{name + ':':<{width}} {value}".replace("\n", indent) for name, value in lines.items() if value != ""]
-
-
-def _says_something(name: str, value: Any, config: dict[str, Any]) -> bool:
-    from tfloader.naming.releases import expresses
-
-    unused = name.startswith("relative_") and config["max_position_embeddings"]  # a default
-    unused = unused or ("group" in name and not expresses(config["family"], name))
-    return not unused and value is not None and value is not False and value != {}
-
-
-def _size(nbytes: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if nbytes < 1000:
-            return f"{nbytes:.4g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.4g} GB"

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 
+from tfloader.border import public
 from tfloader.checkpoints import Checkpoint, open_checkpoint
 from tfloader.checkpoints.base import folder_of, show
 from tfloader.checks import Check, Skipped, outcome, outputs_on_random_ids
@@ -34,6 +35,7 @@ TOKENIZER_KINDS = {
 }
 
 
+@public
 def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, Any]:
     """Describes a checkpoint without loading it.
 
@@ -80,12 +82,14 @@ def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, An
         }
 
 
-def verify(path: str | os.PathLike[str], model: str | None = None) -> Iterator[Check]:
+@public
+def verify(path: str | os.PathLike[str], model: str | None = None, ignore: Collection[str] = ()) -> Iterator[Check]:
     """Checks a checkpoint from its bytes to a forward pass; gives each outcome as soon as it is known.
 
-    Arguments are those of `info`. It is sound if none is "FAILED". A failed check skips only those that depend on it.
+    Arguments are those of `info`, and `ignore`: patterns of tensors that may stay unread, such as "classifier.*". It is
+    sound if none is "FAILED". A failed check skips only those that depend on it.
     """
-    found: dict[str, Any] = {"family": model}
+    found: dict[str, Any] = {"family": model, "ignore": ignore}
     try:
         for name, check, needs in CHECKS:
             lost = [need for need in needs if need not in found]
@@ -116,14 +120,16 @@ def _config(path: Any, opened: tuple[Checkpoint, Release]) -> tuple[TransformerC
     return config, f"{os.path.basename(file)}, family {config.family}"
 
 
-def _load(path: Any, opened: tuple[Checkpoint, Release], config: TransformerConfig) -> tuple[Any, str]:
+def _load(
+    path: Any, opened: tuple[Checkpoint, Release], config: TransformerConfig, ignore: Collection[str]
+) -> tuple[Any, str]:
     """The model with every part of which there is a tensor: what is left over or missing is refused."""
     from tfloader.models.builder import FAMILIES, load
     from tfloader.weights import fitted
 
     options = fit(*opened, config).options(FAMILIES[config.family])
-    model = load(path, model=config.family, dtype="float32", **options)
-    found = fitted(model.transformer, *opened, left_out=())
+    model = load(path, model=config.family, dtype="float32", ignore=ignore, **options)
+    found = fitted(model.transformer, *opened, ignore, left_out=())
     found.refuse(opened[0])
     parts = f", with {', '.join(found.parts)}" if found.parts else ""
     return model, f"{len(model.weights)} variables{parts}, each from one tensor"
@@ -202,7 +208,7 @@ def _forward(path: Any, model: Any) -> tuple[None, str]:
 CHECKS = (
     ("checkpoint", _open, ("family",)),
     ("config", _config, ("checkpoint",)),
-    ("model", _load, ("checkpoint", "config")),
+    ("model", _load, ("checkpoint", "config", "ignore")),
     ("data", _data, ("checkpoint",)),
     ("exactness", _exact, ("checkpoint", "config", "model")),
     ("tokenizer", _tokenizer, ("config",)),

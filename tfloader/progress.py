@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfloader.terminal import printable
+
 
 def progress_bar(title: str, total: int | None, done: int = 0) -> Any:
     """A bar over bytes as a context manager, on stderr; `.update(n)` after each `n` of them.
@@ -15,7 +17,7 @@ def progress_bar(title: str, total: int | None, done: int = 0) -> Any:
     """
     from tqdm import tqdm
 
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in title)
+    safe = printable(title)
     return tqdm(
         desc=safe, total=total, initial=done, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, disable=None
     )

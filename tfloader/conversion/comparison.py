@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from tfloader.border import public
 from tfloader.checks import Check, Skipped, outcome, outputs_on_random_ids
 from tfloader.config import NOT_MATHEMATICS, differing_fields
 from tfloader.conversion import companions
@@ -24,12 +25,14 @@ TEXTS = (
 )
 
 
+@public
 def compare(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
     keep_tokens: Sequence[int] | None = None,
     tokenizer: Any = None,
     model: str | None = None,
+    ignore: Collection[str] = (),
 ) -> Iterator[Check]:
     """Compares two checkpoints in our terms: config, tensors, tokenizers, outputs; gives each outcome as it is known.
 
@@ -40,11 +43,13 @@ def compare(
         keep_tokens: the second has only these tokens of the first, in this order.
         tokenizer: the open tokenizer that the second should have, where it is not the first's; False: none.
         model: the family, where the tensors' names fit several.
+        ignore: patterns of tensors of either that may stay unread, such as "classifier.*".
 
     Raises:
         TfloaderError: one of them cannot be read at all.
     """
-    with Source(os.fspath(first), keep_tokens, model) as a, Source(os.fspath(second), model=model) as b:
+    one, other = os.fspath(first), os.fspath(second)
+    with Source(one, keep_tokens, model, ignore) as a, Source(other, None, model, ignore) as b:
         yield Check("releases", "ok", f"{a.release.title}, {b.release.title}")
         yield outcome("config", _configs, a, b)[0]
         yield outcome("tensors", _tensors, a, b)[0]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from tfloader.border import public
 from tfloader.errors import ConversionError
 
 # Format -> the module whose `export(source, target, to=..., **options)` writes it.
@@ -18,6 +19,7 @@ FORMATS = {
 }
 
 
+@public
 def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -28,6 +30,7 @@ def convert(
     max_shard_bytes: int | None = None,
     keep_tokens: str | os.PathLike[str] | Sequence[int] | None = None,
     tokenizer: str | os.PathLike[str] | bool | None = None,
+    ignore: Collection[str] = (),
     verify: bool | None = None,
     text: bool | None = None,
     max_length: int | None = None,
@@ -45,6 +48,7 @@ def convert(
         max_shard_bytes: size from which safetensors are split (5 GB).
         keep_tokens: ids of the tokens to keep, in their new order, or a file of them: a JSON list, or one a line.
         tokenizer: the tokenizer that goes along; None: the one beside the source, False: none.
+        ignore: patterns of tensors that may stay unread, such as "classifier.*".
         verify: runs both sides on random input and compares all tensors before the target appears; None: for
             checkpoints up to 1 GB.
         text, max_length, decoding: of an export; see `export`.

@@ -6,7 +6,7 @@ The model is built without values: 2 s and some 60 MB for 48 blocks of 1536.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tfloader.checkpoints import open_checkpoint
@@ -33,11 +33,17 @@ class Source:
         fit: which tensor is which variable of that model, and what is wrong.
     """
 
-    def __init__(self, path: str, keep_tokens: Sequence[int] | None = None, model: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        keep_tokens: Sequence[int] | None = None,
+        model: str | None = None,
+        ignore: Collection[str] = (),
+    ) -> None:
         from tfloader.models.builder import FAMILIES
         from tfloader.weights import fitted
 
-        self.path, self.model = path, model
+        self.path, self.model, self.ignore = path, model, ignore
         self.checkpoint = open_checkpoint(path)
         try:
             self.release = release_of(self.checkpoint, model)
@@ -45,7 +51,7 @@ class Source:
             self.raw_config = read_raw_config(self.config_file)
             self.family = FAMILIES[self.config.family]
             self.options = fit(self.checkpoint, self.release, self.config).options(self.family)
-            self.fit = fitted(self.built(self.config), self.checkpoint, self.release, left_out=())
+            self.fit = fitted(self.built(self.config), self.checkpoint, self.release, ignore, left_out=())
             self.variables = Variables(self.checkpoint, self.fit)
             self.keep_tokens = keep_tokens
             if keep_tokens is not None:
@@ -68,7 +74,7 @@ class Source:
     @property
     def load_options(self) -> dict[str, Any]:
         """Options of `load` that give all of the model in float32, with the vocabulary that is kept."""
-        options = {"model": self.model, "dtype": "float32", **self.options}
+        options = {"model": self.model, "dtype": "float32", "ignore": self.ignore, **self.options}
         if self.keep_tokens is not None:
             moved = {name: getattr(self.config, name) for name in TOKEN_IDS}
             options |= {"keep_tokens": self.keep_tokens, **moved}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,10 +39,11 @@ def export(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     keep_tokens: Any = None,
     tokenizer: str | os.PathLike[str] | bool | None = None,
+    ignore: Collection[str] = (),
     verify: bool | None = None,
 ) -> list[Check]:
     """Writes a folder of tensors; see `tfloader.convert`. `to` is "huggingface" or "tensorflow"."""
-    with Source(source, token_ids(keep_tokens), model) as opened:
+    with Source(source, token_ids(keep_tokens), model, ignore) as opened:
         plan = plan_of(opened, target, to, dtype, tokenizer)
         with new_folder(target, nbytes=plan.nbytes) as stage:
             with (
@@ -165,7 +166,7 @@ def verified(source: Source, stage: str, plan: Plan, wanted: bool | None) -> Ite
     if reason := reason_not_to_verify(max(source.nbytes, plan.nbytes), wanted):
         yield Check("verify", "skipped", reason)
         return
-    checks = list(compare(source.path, stage, source.keep_tokens, plan.tokenizer or False, source.model))
+    checks = list(compare(source.path, stage, source.keep_tokens, plan.tokenizer or False, source.model, source.ignore))
     if failed := [f"{check.name}: {check.detail}" for check in checks if check.status == "FAILED"]:
         raise ConversionError(f"What was written is not the same model, so it was removed:\n{listing(failed)}")
     yield from checks

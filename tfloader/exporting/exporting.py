@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from tfloader.border import public
 
+
+@public
 def export(
     model: Any,
     folder: str | os.PathLike[str],
@@ -15,6 +18,7 @@ def export(
     tokenizer: Any = None,
     dtype: str | None = None,
     keep_tokens: str | os.PathLike[str] | Sequence[int] | None = None,
+    ignore: Collection[str] = (),
     text: bool | None = None,
     max_length: int | None = None,
     decoding: bool | None = None,
@@ -39,6 +43,7 @@ def export(
         tokenizer: a tokenizer, or its path; None: the one beside a path, False: none.
         dtype: for a path: what to load it in (float32). ONNX and LiteRT take float32 only.
         keep_tokens: for a path: ids of the tokens to keep, or a file of them.
+        ignore: for a path: patterns of tensors that may stay unread, such as "classifier.*".
         text: whether there is a signature that takes strings; None: if the tokenizer can be expressed exactly.
         max_length: cuts longer texts to so many tokens, as the tokenizer does; None: more tokens than the model has
             positions are an error.
@@ -58,4 +63,5 @@ def export(
 
     folder, source = os.fspath(folder), os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
     check(to, folder, source, text)
-    return Export(*gathered(model, tokenizer, dtype, keep_tokens), text, max_length, decoding).write(folder, to, verify)
+    found = gathered(model, tokenizer, dtype, keep_tokens, ignore)
+    return Export(*found, text, max_length, decoding).write(folder, to, verify)

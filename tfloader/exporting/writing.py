@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,11 +227,12 @@ def gathered(
     tokenizer: Any,
     dtype: str | None,
     keep_tokens: str | os.PathLike[str] | Sequence[int] | None,
+    ignore: Collection[str],
 ) -> tuple[keras.Model, Any, dict[str, Any] | None]:
     """(model, tokenizer, generation defaults), from a path or from what is loaded already."""
     is_path = isinstance(tokenizer, (str, os.PathLike))
     if isinstance(model, (str, os.PathLike)):
-        with Source(os.fspath(model), token_ids(keep_tokens)) as source:
+        with Source(os.fspath(model), token_ids(keep_tokens), ignore=ignore) as source:
             if is_path or tokenizer is None or isinstance(tokenizer, bool):
                 tokenizer = companions.tokenizer_of(source, tokenizer)
             options: dict[str, Any] = dict(source.load_options, dtype=dtype or "float32")
@@ -239,7 +240,7 @@ def gathered(
             return built, tokenizer, companions.generation_defaults(source)
     problems = [
         f"{name} is for a path, and this model is loaded already: give it to load()"
-        for name, value in (("dtype", dtype), ("keep_tokens", keep_tokens))
+        for name, value in (("dtype", dtype), ("keep_tokens", keep_tokens), ("ignore", ignore or None))
         if value is not None
     ]
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):

@@ -13,7 +13,7 @@ from typing import Any
 
 import tfloader
 from tfloader import assets
-from tfloader.errors import ConfigError
+from tfloader.errors import ArgumentError, ConfigError
 
 
 def generate(options: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def generate(options: argparse.Namespace) -> int:
     --option NAME=VALUE. What is not given is as the folder's generation_config.json says, if it has one.
 
     Example:
-      tfloader generate gpt2_124M "The quick brown fox" --sample --top-p 0.9 --stream
+      tfloader generate gpt2-124M "The quick brown fox" --sample --top-p 0.9 --stream
       tfloader generate 春江潮水
     """
     from tfloader.checkpoints.base import folder_of
@@ -39,11 +39,14 @@ def generate(options: argparse.Namespace) -> int:
     if options.prompts:
         prompts += [line for line in read_text(options.prompts).splitlines() if line.strip()]
     if not prompts:
-        raise ConfigError("There is no prompt: give one as an argument, or a file with --prompts FILE.")
+        raise ArgumentError("There is no prompt: give one as an argument, or a file with --prompts FILE.")
     asked = _options_of_generation(options)
     file = os.path.join(folder_of(path), FILE)
     defaults = tfloader.load_generation_config(file) if os.path.isfile(file) and not options.no_defaults else {}
-    tfloader.GenerationOptions.of(**with_defaults(asked, defaults))  # before the model is loaded
+    try:
+        tfloader.GenerationOptions.of(**with_defaults(asked, defaults))  # before the model is loaded
+    except ConfigError as reason:
+        raise ArgumentError(str(reason)) from reason
     load = {"application": options.application} if options.application else {}
     model = tfloader.load(path, model=options.model, dtype=options.dtype, **load)
     tokenizer = tfloader.load_tokenizer(path, model.transformer.config.family)

@@ -47,7 +47,7 @@ def reader(transformer: Transformer) -> Prompts:
     if not transformer.can_generate:
         raise ConfigError(
             f"This {transformer.config.family!r} model is an encoder and cannot generate. "
-            "Load it with application='lm' or 'unilm'."
+            "Load it with application='lm' or 'unilm' (--application lm)."
         )
     unsupported = transformer.no_generation_with()
     if unsupported:
