@@ -121,7 +121,6 @@ CASES = [
     Case("hf_t5_v11", "hf_t5", T5, ("decoder_logits",)),
     Case("hf_t5_h5", "hf_t5_h5", T5, ("decoder_logits",)),
 ]
-NEEDS_TORCH = {"hf_bert_bin_old"}
 
 
 def case(name: str) -> Case:

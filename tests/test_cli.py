@@ -207,8 +207,6 @@ def test_info_says_why_there_is_no_tokenizer(copy, capsys):
 
 @pytest.mark.parametrize("name", [*NAMES, "hf_bert_h5", "hf_bert_bin_old", "hf_t5_v10", "mt5_mesh"])
 def test_sound_checkpoints_pass_every_check(name):
-    if name == "hf_bert_bin_old":
-        pytest.importorskip("torch", reason="pytorch_model.bin is read through torch, which is not installed")
     assert set(statuses(CHECKPOINTS / name).values()) <= {"ok", "skipped"}
     assert [check for check, status in statuses(CHECKPOINTS / name).items() if status == "skipped"] in (
         [],

@@ -20,7 +20,8 @@ ALLOWED = {
     ("conversion/streaming.py", "RuntimeError"): "a mistake in tfloader, not in an argument",
     ("data/generator.py", "IndexError"): "the protocol of __getitem__",
     ("data/generator.py", "TypeError"): "the protocol of __len__",
-    ("downloads/archives.py", "ValueError"): "caught there, with what the reading of archives raises",
+    ("files.py", "OSError"): "caught there, with what the system reports",
+    ("files.py", "ValueError"): "for archives: caught by their readers, with what the reading of archives raises",
     ("staging.py", "OSError"): "what the system reports; turned there into the error of its caller",
     ("staging.py", "ValueError"): "caught there, with what the reading of JSON raises",
 }

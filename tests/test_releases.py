@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tfloader
-from tests.releases import CASES, NEEDS_TORCH, Case, as_list, case, compiled, relative_error, saved_tensors
+from tests.releases import CASES, as_list, case, compiled, relative_error, saved_tensors
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import ConfigError, WeightsError
 from tfloader.naming import RELEASES, find_config, read_raw_config
@@ -19,15 +19,9 @@ from tfloader.weights import fitted
 TOLERANCE = 5e-5
 
 
-def _skip_without_torch(release: Case) -> None:
-    if release.name in NEEDS_TORCH:
-        pytest.importorskip("torch", reason="pytorch_model.bin is read through torch, which is not installed")
-
-
 @pytest.fixture(params=CASES, ids=str, scope="module")
 def loaded(request):
     """(case, model with all its heads), built once for the tests of this module."""
-    _skip_without_torch(request.param)
     return request.param, tfloader.load(request.param.path, **request.param.options)
 
 
@@ -53,7 +47,6 @@ CONTINUED = [item for item in GREEDY if item.name == "b4k_gpt2" or not item.name
 
 @pytest.mark.parametrize("release", CONTINUED, ids=str)
 def test_greedy_continuations_are_identical_token_by_token(release):
-    _skip_without_torch(release)
     model = tfloader.load(release.path)
     if "greedy" in release.arrays:
         check_encoder_decoder(model, release)

@@ -16,6 +16,7 @@ import pytest
 
 from tfloader import staging
 from tfloader.errors import CheckpointError
+from tfloader.filesystem import locked
 from tfloader.staging import COMMIT, JOURNAL, finish, names_in, only_new, staged
 
 ROOT = Path(__file__).parents[1]
@@ -329,6 +330,21 @@ def test_a_strangers_journal_reaches_nothing_outside_of_its_folder(folder, journ
         with pytest.raises(CheckpointError, match=r"\.tfloader\.json is damaged; get the folder again"):
             use(folder, CheckpointError)
     assert content(folder) == OLD and (folder.parent / "outside").read_text() == "precious"
+
+
+def test_a_link_in_a_locks_place_is_not_followed(tmp_path):
+    os.symlink(tmp_path / "elsewhere", tmp_path / "x.lock")
+    with pytest.raises(OSError), locked(str(tmp_path / "x.lock"), create=True):
+        pass
+    assert os.listdir(tmp_path) == ["x.lock"]
+
+
+def test_a_new_disk_counts_as_an_empty_folder(tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    with staged(tmp_path, CheckpointError, replaces=only_new) as stage:
+        for name in "ab":
+            Path(stage, name).write_text(name)
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "lost+found"]
 
 
 def test_a_link_in_the_journals_place_is_not_followed(folder, tmp_path):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 
-def done_ahead(jobs: Iterable[tuple[int, Callable[[], Any]]], threads: int, most_bytes: int = 0) -> Iterator[Any]:
+def done_ahead(jobs: Iterable[tuple[int, Callable[[], Any]]], threads: int, most_bytes: int = 0) -> Generator[Any]:
     """Yields the results of jobs, each (bytes, function), in order.
 
     While one is used, the next is under way, and as many more as make no more than `most_bytes` together.

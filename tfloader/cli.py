@@ -29,7 +29,7 @@ def info(options: argparse.Namespace) -> int:
     """Show what a checkpoint is, without loading it.
 
     Prints the release, the config in tfloader's words, the number of parameters, dtypes, size, files and tokenizer.
-    Reads no tensor, and imports neither TensorFlow nor PyTorch (PyTorch for PyTorch files only).
+    Reads no tensor, and does not import TensorFlow.
 
     Example:
       tfloader info chinese_L-12_H-768_A-12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -9,9 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfloader.errors import ConfigError, TfloaderError
+from tfloader.filesystem import open_file, state_of
 from tfloader.staging import Replaces, finish, nothing, staged
 
 MAX_TEXT_BYTES = 64 * 1024 * 1024
+MAX_JSON_BYTES = 4 * 1024 * 1024  # of configs, which are kilobytes; parsed, JSON takes up to 25 times its size
+MAX_HEADER_BYTES = 4 << 20  # of an archive
 # What our tokenizers write, the original names of the same, and what other programs put beside.
 TOKENIZER_FILES = frozenset(
     {
@@ -35,17 +39,18 @@ def read_bytes(path: str, error: type[TfloaderError], limit: int = MAX_TEXT_BYTE
     """Returns the content of a file of at most `limit` bytes, which is not empty."""
     finish(os.path.dirname(path) or ".", error)
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise error(
                     f"{path}: the file has {size} bytes; at most {limit} are expected here. Is it the right file?"
                 )
-            data = file.read(limit + 1)
+            before = state_of(file.fileno())
+            data = file.read(size)
+            if state_of(file.fileno()) != before:
+                raise OSError(errno.EBUSY, "it changed meanwhile")
     except OSError as reason:
         raise error(f"{path}: cannot be read ({reason.strerror or reason}).") from reason
-    if len(data) > limit:  # a pipe or device has no size
-        raise error(f"{path}: longer than {limit} bytes. Is it the right file?")
     if not data.strip():
         raise error(f"{path}: the file is empty. Download it again.")
     return data
@@ -64,7 +69,30 @@ def decoded(
         raise error(f"encoding: Python knows no encoding {encoding!r}.") from None
 
 
-def read_json(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_TEXT_BYTES) -> dict[str, Any]:
+class Bounded:
+    """An open archive for a library that reads it: no more than a header's size at once, no further than `limit`."""
+
+    def __init__(self, file: Any, limit: int | None = None):
+        self._file, self._limit = file, limit
+        self.tell, self.seekable = file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(min(size, MAX_HEADER_BYTES + 1) if size >= 0 else MAX_HEADER_BYTES + 1)
+        if len(data) > MAX_HEADER_BYTES:
+            raise ValueError("a header of absurd size")
+        self._check(self._file.tell())
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._check(offset)
+        return self._file.seek(offset, whence)
+
+    def _check(self, place: int) -> None:
+        if self._limit is not None and place > self._limit:
+            raise ValueError("it unpacks to more than its size allows")
+
+
+def read_json(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Returns the JSON object in a file.
 
     Stricter than `json.load`: a repeated key, NaN or Infinity, or anything but an object is refused,

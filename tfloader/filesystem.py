@@ -1,4 +1,4 @@
-"""What safe writing needs of the system beyond Python: locks, two names exchanged, content on the disk."""
+"""What safe reading and writing need of the system beyond Python: regular files alone, locks, two names exchanged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Iterator
+from typing import IO
 
 try:
     import fcntl
@@ -14,6 +16,34 @@ except ImportError:  # Windows has no locks on folders
     fcntl = None
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
+_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
+
+
+def open_file(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]:
+    """Opens a file to be read. What is none, such as a pipe that nobody writes to, is an OSError at once."""
+    return open(path, "rb", buffering, opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return handle
+    os.close(handle)
+    kind = _KINDS.get(stat.S_IFMT(mode), "device")
+    raise OSError(errno.EISDIR if kind == "folder" else errno.EINVAL, f"it is a {kind}, not a file", path)
+
+
+def state_of(place: str | int) -> tuple[int, ...] | None:
+    """What changes when a file does: its identity, size and time of change. `place`: its path, or an open handle.
+
+    None where there is none.
+    """
+    try:
+        found = os.stat(place)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def exchange(one: str, other: str) -> None:
@@ -52,7 +82,8 @@ def hold(path: str, wait: bool, create: bool = False) -> int | None:
     """
     while fcntl is not None:
         with contextlib.ExitStack() as stack:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW if create else os.O_RDONLY
+            handle = os.open(path, flags, 0o644)
             stack.callback(os.close, handle)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

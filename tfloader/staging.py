@@ -24,11 +24,12 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from tfloader.filesystem import appear, exchange, hold, locked, sync, sync_all
+from tfloader.filesystem import appear, exchange, hold, locked, open_file, sync, sync_all
 
 COMMIT = ".tfloader.commit"
 JOURNAL = ".tfloader.json"
 MAX_JOURNAL_BYTES = 1 << 22
+_NO_FILES = {COMMIT, "lost+found"}
 
 Replaces = Callable[[Collection[str]], Iterable[str]]
 
@@ -111,8 +112,8 @@ def finish(folder: str | os.PathLike[str], error: type[Exception]) -> None:
 
 
 def names_in(folder: str) -> list[str]:
-    """The names in a folder, without what belongs to a save that is not finished."""
-    return sorted(name for name in os.listdir(folder) if name != COMMIT and not _is_stage(name, "tfloader"))
+    """The names in a folder, without what belongs to a save that is not finished, or to a new disk."""
+    return sorted(name for name in os.listdir(folder) if name not in _NO_FILES and not _is_stage(name, "tfloader"))
 
 
 class _Stage:
@@ -247,7 +248,7 @@ def _read_journal(path: str) -> tuple[list[str], list[str]]:
     try:
         if not os.path.isfile(path):
             raise ValueError
-        with open(path, encoding="utf-8") as file:
+        with open_file(path) as file:
             journal = json.loads(file.read(MAX_JOURNAL_BYTES))
         put, remove = journal["put"], journal["remove"]
         if not all(name not in ("", ".", "..") and os.path.basename(name) == name for name in [*put, *remove]):

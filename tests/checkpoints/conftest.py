@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import struct
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +52,36 @@ class Craft:
         stem = "model" if ending == "safetensors" else "pytorch_model"
         path = folder / f"{stem}.{ending}.index.json"
         path.write_text(json.dumps({"metadata": {"total_size": 0}, "weight_map": weight_map}))
+        return path
+
+    @staticmethod
+    def torch(path: Path, arrays: dict, more: bytes = b"", zipped: bool = True, **change: Any) -> Path:
+        """What PyTorch writes for a dict of float32 arrays, with `more` pickled keys and values, and with changes."""
+        pickle = b"\x80\2}("
+        for key, (name, array) in enumerate(arrays.items()):
+            tensor = {"kind": "Float", "count": array.size, "offset": 0, "sizes": array.shape}
+            tensor |= {"strides": tuple(n // array.itemsize for n in array.strides)} | change
+            storage = [text("storage"), b"ctorch\n%sStorage\n" % tensor["kind"].encode(), text(str(key)), text("cpu")]
+            storage += [whole(tensor["count"]), b"" if zipped else b"N"]
+            parts = [b"((", *storage, b"tQ", whole(tensor["offset"])]
+            parts += [b"(%st" % b"".join(map(whole, tensor[which])) for which in ("sizes", "strides")]
+            pickle += text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n" + b"".join(parts)
+            pickle += b"\x89ccollections\nOrderedDict\n)RtR"
+        pickle += more + b"u."
+        data = [array.tobytes() for array in arrays.values()]
+        if zipped:
+            with zipfile.ZipFile(path, "w") as archive:
+                for member, content in {
+                    "data.pkl": pickle,
+                    **{f"data/{i}": part for i, part in enumerate(data)},
+                }.items():
+                    archive.writestr(f"archive/{member}", content)
+            return path
+        start = b"\x80\2\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\2M\xe9\x03."
+        start += b"\x80\2}" + text("little_endian") + b"\x88s." + pickle
+        keys = b"\x80\2](" + b"".join(text(str(key)) for key in range(len(data))) + b"e."
+        counts = [struct.pack("<q", array.size) for array in arrays.values()]
+        path.write_bytes(start + keys + b"".join(map(b"".join, zip(counts, data, strict=True))))
         return path
 
     @staticmethod
@@ -103,6 +135,16 @@ class Craft:
         """A BundleEntryProto."""
         dims = b"".join(field(2, field(1, dim)) for dim in shape)
         return field(1, dtype) + field(2, dims) + field(3, shard) + field(4, offset) + field(5, nbytes) + more
+
+
+def text(value: str) -> bytes:
+    """A pickled str."""
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def whole(value: int) -> bytes:
+    """A pickled int."""
+    return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
 
 
 def number(value: int) -> bytes:

@@ -23,8 +23,7 @@ def put(kind: str, craft, folder) -> None:
         with h5py.File(folder / "tf_model.h5", "w") as file:
             file["a"] = np.ones(2)
     elif kind == "torch":
-        torch = pytest.importorskip("torch", reason="writes .bin files")
-        torch.save({"a": torch.ones(2)}, folder / "pytorch_model.bin")
+        craft.torch(folder / "pytorch_model.bin", {"a": np.ones(2, np.float32)})
 
 
 @pytest.mark.parametrize("first", range(len(KINDS)))

@@ -72,6 +72,38 @@ def test_round_trip(craft, arrays, shard):
             assert {name: bits(array) for name, array in read.items()} == {n: bits(a) for n, a in arrays.items()}
 
 
+@settings(max_examples=150)
+@given(
+    entries=st.dictionaries(
+        st.sampled_from(["a", "b", "__metadata__", "é"]),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "dtype": st.sampled_from(["F32", "U8", "F4", "f32", None, ["F32"]]),
+                "shape": st.one_of(st.lists(st.sampled_from([0, 1, 2, -1, 2.0, True, 2**63]), max_size=3), st.just({})),
+                "data_offsets": st.lists(st.sampled_from([0, 1, 2, 4, 8, 8.0, -4, "0"]), max_size=3),
+                "note": st.just("x"),
+            },
+        ),
+        max_size=3,
+    ),
+    nbytes=st.sampled_from([0, 1, 4, 8]),
+    before=st.sampled_from(["", " ", "\ufeff"]),
+)
+def test_no_header_is_taken_that_the_library_refuses(craft, entries, nbytes, before):
+    from safetensors import safe_open
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = craft.safetensors(Path(folder, "x.safetensors"), before + json.dumps(entries), bytes(nbytes))
+        try:
+            with open_checkpoint(path) as checkpoint:
+                shapes = {name: list(spec.shape) for name, spec in checkpoint.items()}
+        except CheckpointError:
+            return
+        with safe_open(path, "numpy") as file:  # or it raises SafetensorError
+            assert {name: file.get_slice(name).get_shape() for name in file.keys()} == shapes  # noqa: SIM118
+
+
 def test_memory_round_trip_and_big_endian(craft, tmp_path):
     arrays = {
         "big": np.arange(6, dtype=">f4").reshape(2, 3),

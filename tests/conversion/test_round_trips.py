@@ -9,7 +9,7 @@ import pytest
 import tfloader
 from tests.conftest import CHECKPOINTS
 from tests.conversion.conftest import contents
-from tests.releases import CASES, NEEDS_TORCH
+from tests.releases import CASES
 from tfloader.config import CONFIG_FIELDS, NOT_MATHEMATICS, meaning
 from tfloader.conversion.source import Source
 from tfloader.errors import ConversionError
@@ -34,8 +34,6 @@ OTHER = {"huggingface": "tensorflow", "tensorflow": "huggingface", None: "huggin
 
 def there_and_back(name, model, folder, dtype=None):
     """Gives the fixture opened, and the paths of it in our writer's hand, in the other format, and back again."""
-    if name in NEEDS_TORCH:
-        pytest.importorskip("torch", reason="pytorch_model.bin is read through torch, which is not installed")
     model = model or None
     source = Source(str(CHECKPOINTS / name), model=model)
     own = source.release.writes or "huggingface"

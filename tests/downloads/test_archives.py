@@ -287,7 +287,7 @@ def test_a_header_that_is_itself_a_bomb_is_not_read_into_memory(folder):
 
 
 def test_a_directory_that_is_itself_a_bomb_is_not_read_into_memory(folder, monkeypatch):
-    monkeypatch.setattr(archives, "HEADER", 5000)
+    monkeypatch.setattr("tfloader.files.MAX_HEADER_BYTES", 5000)
     refused(zipped(folder / "a.zip", [(entry(f"a{i}"), b"") for i in range(200)]), "absurd size")
 
 

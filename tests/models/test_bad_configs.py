@@ -14,7 +14,7 @@ import tfloader
 from tests.conftest import CHECKPOINTS
 from tests.refusals import BERT, HEADS, RAW, WORDS, calls, refused, tensors_of
 from tfloader.errors import ConfigError, WeightsError
-from tfloader.files import MAX_TEXT_BYTES
+from tfloader.files import MAX_JSON_BYTES
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_file_of_a_gigabyte_is_refused_unread(folder):
         file.truncate(2**30)
     tracemalloc.start()
     try:
-        refused(ConfigError, ["1073741824 bytes", str(MAX_TEXT_BYTES)], tfloader.load, folder)
+        refused(ConfigError, ["1073741824 bytes", str(MAX_JSON_BYTES)], tfloader.load, folder)
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()

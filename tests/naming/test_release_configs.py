@@ -11,7 +11,7 @@ import pytest
 import tfloader
 from tests.conftest import CHECKPOINTS, FIXTURES
 from tests.naming.configs import BERT, GPT2, T5, TINY, config, release
-from tests.releases import CASES, NEEDS_TORCH
+from tests.releases import CASES
 from tfloader.config import ACTIVATION_NAMES, TransformerConfig
 from tfloader.naming import find_config, read_config, read_raw_config
 from tfloader.naming.bert4keras import T5_PEGASUS
@@ -141,8 +141,6 @@ EXPECTED = {
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_config_of_each_release_is_read_to_our_words(case):
-    if case.name in NEEDS_TORCH:
-        pytest.importorskip("torch", reason="pytorch_model.bin is read through torch, which is not installed")
     assert tfloader.load_config(case.path, case.options.get("model")) == EXPECTED[case.name]
 
 

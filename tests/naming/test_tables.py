@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.releases import CASES, NEEDS_TORCH
+from tests.releases import CASES
 from tfloader.checkpoints import open_checkpoint
 from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError
@@ -151,8 +151,6 @@ def test_releases_of_a_container_are_told_apart_by_names_or_else_by_config_or_fa
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_checkpoint_is_recognised_by_its_tensors_or_else_by_its_config_or_family(case):
-    if case.name in NEEDS_TORCH:
-        pytest.importorskip("torch", reason="pytorch_model.bin is read through torch, which is not installed")
     with open_checkpoint(case.path) as checkpoint:
         families = [case.options["model"]] if "model" in case.options else []
         release = detect_release(checkpoint, families)

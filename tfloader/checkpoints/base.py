@@ -5,9 +5,11 @@ The containers (one module each) fill in `specs` when they open a file and imple
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,6 +19,7 @@ import numpy as np
 
 from tfloader.errors import CheckpointError
 from tfloader.files import show
+from tfloader.filesystem import state_of
 from tfloader.suggestions import did_you_mean
 
 DTYPES = {
@@ -107,13 +110,29 @@ def largest_magnitude(array: np.ndarray) -> float:
     return float(max(np.fmax.reduce(array, axis=None), -np.fmin.reduce(array, axis=None))) if array.size else 0.0
 
 
+class Watch:
+    """A file as it was when it was opened, by its handle or, where it is opened for each read, by its path."""
+
+    def __init__(self, path: str, handle: int | None = None) -> None:
+        self.path, self._place = path, path if handle is None else handle
+        self._state = state_of(self._place)
+
+    def changed(self) -> bool:
+        """Whether other bytes may be read from it by now."""
+        return state_of(self._place) != self._state
+
+    def replaced(self) -> bool:
+        """Whether its path leads to another file, or to none."""
+        return state_of(self.path) != self._state
+
+
 class Checkpoint(Mapping[str, TensorSpec]):
     """A read-only mapping from tensor names to `TensorSpec`, with `read(name)` for the data.
 
     Attributes:
         format: "tensorflow", "safetensors", "hdf5", "torch" or "memory".
         path: the file, prefix or folder that errors name.
-        files: the files that hold the tensors.
+        watched: the files that hold the tensors, as they were when they were opened.
         skipped: entries of the file that are no tensors of numbers, as {name: reason}.
     """
 
@@ -121,10 +140,24 @@ class Checkpoint(Mapping[str, TensorSpec]):
     _file: Any = None  # what `close` closes
 
     def __init__(
-        self, path: str, files: tuple[str, ...], specs: dict[str, TensorSpec], skipped: dict[str, str] | None = None
+        self, path: str, watched: tuple[Watch, ...], specs: dict[str, TensorSpec], skipped: dict[str, str] | None = None
     ) -> None:
-        self.path, self.files, self.skipped = path, files, skipped or {}
-        self._specs, self._closed = specs, False
+        self.path, self.watched, self.skipped = path, watched, skipped or {}
+        self._specs, self._closed, self._lock = specs, False, threading.Lock()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of the files that hold the tensors."""
+        return tuple(watch.path for watch in self.watched)
+
+    def is_in_place(self) -> bool:
+        """Whether its paths still lead to the files that were opened."""
+        return not any(watch.replaced() for watch in self.watched)
+
+    def check_in_place(self) -> None:
+        """Refuses what was read beside its files as a part of it, if others have taken their place meanwhile."""
+        if not self.is_in_place():
+            raise CheckpointError(f"{self.path}: it was replaced since it was opened. Open it again.")
 
     def __getitem__(self, name: str) -> TensorSpec:
         return self._specs[name]
@@ -149,8 +182,8 @@ class Checkpoint(Mapping[str, TensorSpec]):
         Raises:
             CheckpointError: the name is not in the checkpoint, or its data cannot be read.
         """
-        self._check_readable(name)
-        return self._read(name, self._specs[name])
+        with self._reading(name) as spec:
+            return self._read(name, spec)
 
     def close(self) -> None:
         """Closes the files. Reading afterwards is an error; closing twice is not."""
@@ -166,6 +199,30 @@ class Checkpoint(Mapping[str, TensorSpec]):
 
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
         raise NotImplementedError
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[TensorSpec]:
+        """Around each read: the name is known, and the files are those that were opened, unchanged."""
+        self._check_readable(name)
+        try:
+            yield self._specs[name]
+        finally:
+            if changed := [watch.path for watch in self.watched if watch.changed()]:
+                raise CheckpointError(f"{changed[0]}: the file changed since it was opened. Open it again.")
+
+    def _fill(self, array: np.ndarray, at: int) -> None:
+        """Fills an array with the bytes of `_file` from a position on; several threads may do so."""
+        left = array.reshape(-1).view(np.uint8).data
+        while left:
+            if hasattr(os, "preadv"):
+                count = os.preadv(self._file.fileno(), [left], at)
+            else:  # Windows has no positioned read
+                with self._lock:
+                    self._file.seek(at)
+                    count = self._file.readinto(left)
+            if count == 0:
+                raise CheckpointError(f"{self.path}: the file ends before its data do. Download it again.")
+            left, at = left[count:], at + count
 
     def _check_readable(self, name: str) -> None:
         if self._closed:

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 
 from tfloader.checkpoints.table import TABLE_MAGIC
 from tfloader.errors import CheckpointError
+from tfloader.files import Bounded
+from tfloader.filesystem import open_file
 
-MAX_JSON_BYTES = 100_000_000
+MAX_JSON_BYTES = 8 * 2**20  # of 50,000 tensors; parsed, JSON takes up to 25 times its size
 
 _AGAIN = "Download it again and compare the size with the publisher's."
 _DESCRIPTIONS = {
@@ -46,8 +48,8 @@ _DESCRIPTIONS = {
 
 def sniff(path: str) -> str:
     """The kind of content that `path` holds, a key of the descriptions above, or "unknown"."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
         head = file.read(512)
         file.seek(max(0, size - 8))
         tail = file.read(8)
@@ -61,7 +63,7 @@ def sniff(path: str) -> str:
     }
     if size == 0:
         return "empty"
-    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= MAX_JSON_BYTES:
+    if head[8:9] == b"{" and head[7] == 0:
         return "safetensors"
     for start, kind in starts.items():
         if head.startswith(start):
@@ -79,7 +81,7 @@ def sniff(path: str) -> str:
 
 def _kind_of_zip(path: str) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(Bounded(file)) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return "broken-zip"
@@ -123,5 +125,5 @@ def reading(path: str) -> Iterator[None]:
     except PermissionError as error:
         raise CheckpointError(f"{path}: no permission to read it. Change its mode or owner, or copy it.") from error
     except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"{path}: reading failed: {reason}. Check the disk, or copy it again.") from error
+        reason = f"{error.strerror or error}. Check the path and the disk"
+        raise CheckpointError(f"{path}: reading failed: {reason}, or copy it again.") from error

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, aligned_empty, show
+from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, Watch, aligned_empty, show
 from tfloader.checkpoints.files import expect
 from tfloader.errors import CheckpointError, listing
 
 # Filters that cannot expand data without bound: at most one of the compressions, which reach about 1000:1.
 _COMPRESSIONS = {1: "gzip", 4: "szip", 32000: "lzf"}
+_MAX_PADDING = 8  # times the data: the chunks at the edges reach over them
 _CHECKS = {2: "shuffle", 3: "fletcher32"}
 
 
@@ -31,6 +32,7 @@ class Hdf5Checkpoint(Checkpoint):
 
         try:
             self._file = h5py.File(path, "r", locking="best-effort")
+            watch = Watch(path, self._file.id.get_vfd_handle())
             specs, problems = _walk(self._file)
         except Exception as error:  # the C library reports damage as whatever h5py maps it to
             self.close()
@@ -43,7 +45,7 @@ class Hdf5Checkpoint(Checkpoint):
                 f"{path}: holds more than plain arrays of numbers that are stored in the file itself, so it "
                 f"is not read. Get the weights as safetensors, or from whom you trust:\n{listing(problems)}"
             )
-        super().__init__(path, (path,), specs)
+        super().__init__(path, (watch,), specs)
 
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
         result = aligned_empty(spec.shape, spec.dtype)
@@ -108,11 +110,14 @@ def _spec(dataset: Any) -> TensorSpec:
     if len(compressed) > 1:
         raise CheckpointError("it is compressed more than once")
     spec = TensorSpec(dataset.shape, dataset.dtype.name)
-    if dataset.chunks is None or not compressed:
-        stored, declared, unit = dataset.id.get_storage_size(), spec.nbytes, "bytes"
-    else:
-        stored, unit = dataset.id.get_num_chunks(), "chunks"
-        declared = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    stored, declared, unit = dataset.id.get_storage_size(), spec.nbytes, "bytes"
+    if dataset.chunks is not None:
+        count = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        unpacked = count * math.prod(dataset.chunks) * dataset.dtype.itemsize
+        if unpacked > _MAX_PADDING * max(spec.nbytes, 2**20):
+            raise CheckpointError(f"its chunks {dataset.chunks} unpack to {unpacked} bytes for {spec.nbytes} of data")
+        if compressed:
+            stored, declared, unit = dataset.id.get_num_chunks(), count, "chunks"
     if stored < declared:
         raise CheckpointError(f"it declares {declared} {unit}, but {stored} {unit} are stored")
     return spec

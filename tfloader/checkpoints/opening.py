@@ -17,6 +17,7 @@ from tfloader.checkpoints.shards import ShardedCheckpoint
 from tfloader.checkpoints.tensorflow import TensorflowCheckpoint
 from tfloader.checkpoints.torch import TorchCheckpoint
 from tfloader.errors import CheckpointError, listing
+from tfloader.filesystem import open_file
 from tfloader.staging import finish
 
 _ACCEPTED = (
@@ -33,6 +34,7 @@ _IN_A_FOLDER = (
     ("pytorch_model.bin.index.json", "pytorch_model.bin.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin"),
 )
+_ATTEMPTS = 5
 _TF_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
@@ -53,9 +55,14 @@ def open_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
     path = os.fspath(source)
     if not isinstance(path, str) or "\0" in path:
         raise CheckpointError(f"{show(str(path))}: not a path. Give a str or a pathlib.Path.")
-    finish(path if os.path.isdir(path) else os.path.dirname(path) or ".", CheckpointError)
-    with reading(path):
-        return _open_folder(path) if os.path.isdir(path) else _open_file(path)
+    for _ in range(_ATTEMPTS):  # a save may put other files in their places meanwhile
+        finish(path if os.path.isdir(path) else os.path.dirname(path) or ".", CheckpointError)
+        with reading(path):
+            checkpoint = _open_folder(path) if os.path.isdir(path) else _open_file(path)
+        if checkpoint.is_in_place():
+            return checkpoint
+        checkpoint.close()
+    raise CheckpointError(f"{path}: its files are replaced again and again. Wait until whoever writes there is done.")
 
 
 def _open_file(path: str) -> Checkpoint:
@@ -70,12 +77,12 @@ def _open_file(path: str) -> Checkpoint:
         return Hdf5Checkpoint(path)
     if name.endswith((".bin", ".pt", ".pth")):
         return TorchCheckpoint(path)
-    if name == "checkpoint" and os.path.isfile(path) and not os.path.exists(f"{path}.index"):
+    if name == "checkpoint" and os.path.exists(path) and not os.path.exists(f"{path}.index"):
         return TensorflowCheckpoint(_prefix_of_state(path))
     prefix = _TF_PART.sub("", path)
     if prefix != path or os.path.exists(f"{path}.index"):
         return TensorflowCheckpoint(prefix)
-    if os.path.isfile(path):
+    if os.path.exists(path):
         raise CheckpointError(
             f"{path}: the name does not end like a checkpoint's (.safetensors, .index, .h5, .bin). "
             f"By its content this is {describe(sniff(path))}"
@@ -110,7 +117,7 @@ def _prefix_of_state(path: str) -> str:
 
     The file often holds an absolute path of the machine that trained, so only its last part counts.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         text = file.read(2**20).decode("utf-8", "replace")
     match = re.search(r'^\s*model_checkpoint_path:\s*"((?:[^"\\\n]|\\.)+)"', text, re.MULTILINE)
     if match is None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from typing import Any
 
 import numpy as np
 
-from tfloader.checkpoints.base import Checkpoint, TensorSpec, aligned_empty, show
+from tfloader.checkpoints.base import Checkpoint, TensorSpec, Watch, aligned_empty, show
 from tfloader.checkpoints.files import MAX_JSON_BYTES, expect, reading
 from tfloader.errors import CheckpointError, listing
 from tfloader.files import parse_json
+from tfloader.filesystem import open_file
 
 DTYPES = {
     "BOOL": "bool", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
@@ -34,35 +34,19 @@ class SafetensorsCheckpoint(Checkpoint):
     def __init__(self, path: str) -> None:
         expect(path, "a safetensors file", "safetensors")
         with reading(path), contextlib.ExitStack() as stack:
-            self._file = stack.enter_context(open(path, "rb", buffering=0))
+            self._file = stack.enter_context(open_file(path, buffering=0))
+            watch = Watch(path, self._file.fileno())
             header, self._data_start = _read_header(path, self._file)
             self.metadata = _metadata(path, header.pop("__metadata__", None))
             nbytes = os.fstat(self._file.fileno()).st_size - self._data_start
             specs, self._starts = _entries(path, header, nbytes)
             stack.pop_all()
-        self._lock = threading.Lock()
-        super().__init__(path, (path,), specs)
+        super().__init__(path, (watch,), specs)
 
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
         result = aligned_empty(spec.shape, spec.dtype)
-        left = result.reshape(-1).view(np.uint8).data
-        at = self._data_start + self._starts[name]
-        try:
-            while left:
-                count = self._read_at(left, at)
-                if count == 0:
-                    raise CheckpointError(f"{self.path}: the file became shorter while it was open. Open it again.")
-                left, at = left[count:], at + count
-        except (OSError, ValueError) as error:  # ValueError: closed by another thread
-            raise CheckpointError(f"{self.path}: reading {show(name)} failed: {error}.") from error
+        self._fill(result, self._data_start + self._starts[name])
         return result
-
-    def _read_at(self, buffer: memoryview, at: int) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(self._file.fileno(), [buffer], at)
-        with self._lock:  # Windows has no positioned read
-            self._file.seek(at)
-            return self._file.readinto(buffer)
 
 
 def _read_header(path: str, file: Any) -> tuple[dict[str, Any], int]:
@@ -71,10 +55,13 @@ def _read_header(path: str, file: Any) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, MAX_JSON_BYTES):
         raise CheckpointError(
-            f"{path}: not an intact safetensors file: its first 8 bytes announce a header of {length} bytes, "
-            f"but the file has {size}. {_AGAIN}"
+            f"{path}: not an intact safetensors file: its first 8 bytes announce a header of {length} bytes, but the "
+            f"file has {size}, and at most {MAX_JSON_BYTES} are read. {_AGAIN}"
         )
-    return parse_json(file.read(length), f"{path}: the safetensors header", CheckpointError), 8 + length
+    header = file.read(length)
+    if not header.startswith(b"{"):
+        raise CheckpointError(f"{path}: not a valid safetensors file: its header does not begin with {{. {_AGAIN}")
+    return parse_json(header, f"{path}: the safetensors header", CheckpointError), 8 + length
 
 
 def _metadata(path: str, found: Any) -> dict[str, str]:

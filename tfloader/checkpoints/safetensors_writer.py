@@ -81,7 +81,7 @@ def _write_file(path: str, items: list[Item], metadata: Mapping[str, str]) -> No
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path}: the header would have {len(text)} bytes, more than the format allows.")
+        raise CheckpointError(f"{path}: the header would have {len(text)} bytes, more than {MAX_JSON_BYTES}.")
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for item in items:

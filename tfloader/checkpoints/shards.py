@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfloader.checkpoints.base import Checkpoint, TensorSpec, show
+from tfloader.checkpoints.base import Checkpoint, TensorSpec, Watch, show
 from tfloader.checkpoints.files import MAX_JSON_BYTES, expect
 from tfloader.errors import CheckpointError, listing
 from tfloader.files import read_json
@@ -21,6 +21,7 @@ class ShardedCheckpoint(Checkpoint):
     """The checkpoint of the index file `index`, whose shards `open_shard(path)` opens."""
 
     def __init__(self, index: str, open_shard: Callable[[str], Checkpoint]) -> None:
+        watch = Watch(index)
         weight_map = _read_index(index)
         self._shards: dict[str, Checkpoint] = {}
         problems = []
@@ -40,15 +41,16 @@ class ShardedCheckpoint(Checkpoint):
         self._owner = {name: self._shards[shard] for name, shard in weight_map.items()}
         specs: dict[str, TensorSpec] = {name: shard[name] for name, shard in self._owner.items()}
         skipped = {name: why for shard in self._shards.values() for name, why in shard.skipped.items()}
-        files = (index, *(file for shard in self._shards.values() for file in shard.files))
-        super().__init__(index, files, specs, skipped)
+        watched = (watch, *(item for shard in self._shards.values() for item in shard.watched))
+        super().__init__(index, watched, specs, skipped)
 
     def close(self) -> None:
         super().close()
         for shard in self._shards.values():
             shard.close()
 
-    def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
+    def read(self, name: str) -> np.ndarray:
+        self._check_readable(name)
         return self._owner[name].read(name)
 
     def _disagreements(self, weight_map: dict[str, str]) -> list[str]:

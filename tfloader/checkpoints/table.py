@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 TABLE_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 
-# 2000 tensors need about 0.2 MB, and the CRC of 16 MB takes this Python two seconds.
-MAX_TABLE_BYTES = 16 * 2**20
-_MAX_KEY_BYTES = 64 * 2**20
+# Of the file, and of all that its blocks expand to: 2000 tensors need about 0.2 MB, and 4 MB take seconds to read.
+MAX_TABLE_BYTES = 4 * 2**20
+_MAX_KEYS, _MAX_KEY_BYTES = 100_000, 16 * 2**20
 _FOOTER, _TRAILER = 48, 5
 
 
@@ -33,19 +33,21 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     _, at = _handle(footer, 0)  # the meta-index, which bundles leave empty
     handle, _ = _handle(footer, at)
     last_key: bytes | None = None
-    last_end = key_bytes = 0
-    for _, value in _block(data, handle):
+    last_end, count, key_bytes, left = 0, 0, 0, MAX_TABLE_BYTES
+    for _, value in _entries(_block(data, handle, left)):
         (offset, size), _ = _handle(value, 0)
         if offset < last_end:
             raise DamagedError("its blocks overlap")
         last_end = offset + size
-        for key, value in _block(data, (offset, size)):
+        block = _block(data, (offset, size), left)
+        left -= len(block)
+        for key, value in _entries(block):
             if last_key is not None and key <= last_key:
                 raise DamagedError(f"the keys are not in order at {key[:100]!r}")
             last_key = key
-            key_bytes += len(key)
-            if key_bytes > _MAX_KEY_BYTES:
-                raise DamagedError("the names are absurdly long")
+            count, key_bytes = count + 1, key_bytes + len(key)
+            if count > _MAX_KEYS or key_bytes > _MAX_KEY_BYTES:
+                raise DamagedError("it has absurdly many or long names")
             yield key, value
 
 
@@ -55,7 +57,7 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
     return (offset, size), at
 
 
-def _block(data: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
+def _block(data: bytes, handle: tuple[int, int], limit: int) -> bytes:
     offset, size = handle
     end = offset + size
     if end + _TRAILER > len(data) - _FOOTER or size < 4:
@@ -65,10 +67,12 @@ def _block(data: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]
     if stored != ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF:  # masked, as LevelDB stores it
         raise DamagedError("a block's checksum does not match")
     block, kind = data[offset:end], data[end]
-    if kind == 1:
-        block = decompress_snappy(block)
-    elif kind != 0:
+    if kind not in (0, 1):
         raise DamagedError(f"a block is compressed in an unknown way (type {kind})")
+    return decompress_snappy(block, limit) if kind else block
+
+
+def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 - 4 * restarts
     if end < 0:
@@ -86,10 +90,10 @@ def _block(data: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]
         at += length
 
 
-def decompress_snappy(data: bytes) -> bytes:
+def decompress_snappy(data: bytes, limit: int = MAX_TABLE_BYTES) -> bytes:
     """Expands Snappy's raw format, which the indexes of Google's T5 checkpoints are compressed with."""
     length, at = varint(data, 0)
-    if length > MAX_TABLE_BYTES:
+    if length > limit:
         raise DamagedError("a compressed block is absurdly large")
     out = bytearray()
     while at < len(data) and len(out) <= length:
@@ -114,8 +118,8 @@ def decompress_snappy(data: bytes) -> bytes:
             count = (tag >> 2 & 7) + 4
         if not 0 < back <= len(out) or at > len(data):
             break
-        for _ in range(count):
-            out.append(out[-back])
+        copied = out[len(out) - back : len(out) - back + count]
+        out += (copied * -(-count // back))[:count]
     if at != len(data) or len(out) != length:
         raise DamagedError("a compressed block is damaged")
     return bytes(out)

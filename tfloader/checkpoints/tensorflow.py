@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, show
+from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, Watch, show
 from tfloader.checkpoints.bundle import Bundle, read_bundle
 from tfloader.checkpoints.files import describe, reading, sniff
 from tfloader.errors import CheckpointError, listing
@@ -43,19 +43,14 @@ class TensorflowCheckpoint(Checkpoint):
         bundle = read_bundle(index)
         specs, skipped = _specs(index, bundle)
         data = _check_data_files(prefix, bundle)
-        super().__init__(prefix, (index, *data), specs, skipped)
-        self._state = self._stat()
+        super().__init__(prefix, tuple(map(Watch, (index, *data))), specs, skipped)
 
     def read_tensor(self, name: str) -> tf.Tensor:
         """Reads one tensor as TensorFlow gives it, on the CPU and without a copy; see `read`."""
         import tensorflow as tf
 
-        self._check_readable(name)
-        if self._stat() != self._state:
-            raise CheckpointError(f"{self.path}: its files changed since it was opened. Open it again.")
-        spec = self._specs[name]
         try:
-            with tf.init_scope(), tf.device("CPU:0"):
+            with self._reading(name) as spec, tf.init_scope(), tf.device("CPU:0"):
                 dtypes = [tf.dtypes.as_dtype(spec.dtype)]
                 (tensor,) = tf.raw_ops.RestoreV2(
                     prefix=self.path, tensor_names=[name], shape_and_slices=[""], dtypes=dtypes
@@ -84,13 +79,6 @@ class TensorflowCheckpoint(Checkpoint):
         if spec.dtype == "bfloat16":
             tensor = tf.bitcast(tensor, tf.uint16)
         return np.asarray(memoryview(tensor)).view(spec.numpy_dtype).reshape(spec.shape)
-
-    def _stat(self) -> list[tuple[int, int, int]] | None:
-        try:
-            stats = [os.stat(file) for file in self.files]
-        except OSError:
-            return None
-        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
 def check_prefix(prefix: str) -> None:

@@ -1,31 +1,69 @@
-"""PyTorch `.bin` and `.pt` files of tensors.
+"""PyTorch `.bin` and `.pt` files of tensors, read without PyTorch.
 
-They are pickles, which can run code, so only `torch.load(weights_only=True)` of a PyTorch that has no known
-way around it reads them; nothing is ever unpickled here.
+A pickle says what there is; pickles.py reads it as data and runs nothing. The numbers lie beside it: as members of a
+zip archive, each with a CRC-32, or, before PyTorch 1.6, one after another behind it.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
+import io
+import os
 import zipfile
-from typing import TYPE_CHECKING, Any
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, aligned_copy, show
+from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, Watch, aligned_copy, aligned_empty, show
 from tfloader.checkpoints.files import expect, reading
+from tfloader.checkpoints.pickles import MAX_PICKLE_BYTES, Call, PickleError, Stored, read_pickle
 from tfloader.errors import CheckpointError, listing
+from tfloader.files import Bounded
+from tfloader.filesystem import open_file
 
-if TYPE_CHECKING:
-    import torch
+_MAGIC = 0x1950A86A20F9469CFC6C  # of the format before 1.6
+_DTYPES = {
+    "Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Bool": "bool",
+    "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Untyped": "uint8",
+    "ComplexFloat": "complex64", "ComplexDouble": "complex128",
+}  # fmt: skip
+# What makes another tensor of a tensor that is stored plainly -> that tensor.
+_WRAPPERS: dict[str, Callable[..., Call]] = {
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+    "torch._tensor._rebuild_from_type_v2": lambda function, _, arguments, __: Call(function, arguments, {}),
+}
+_TENSORS = {f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3")}
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError)  # what a strange description leads to
+_PIECE = 2**20  # bytes
 
-_OLDEST = (2, 6)  # CVE-2025-32434: before it, weights_only=True could run code
-_CONVERT = (
-    'On a machine with PyTorch >= 2.6 and safetensors, convert it: python -c "import torch; '
-    "from safetensors.torch import save_file; "
-    "d = torch.load('{path}', weights_only=True, map_location='cpu'); save_file("
-    "{{k: v.clone().contiguous() for k, v in d.items()}}, 'model.safetensors')\""
-)
+
+@dataclass(frozen=True)
+class _Storage:
+    """Where the bytes of one tensor, or of several, lie. A CRC-32 of 0 was not recorded."""
+
+    start: int
+    nbytes: int
+    crc: int = 0
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor as a part of a storage; `offset` and `strides` count elements."""
+
+    spec: TensorSpec
+    storage: str
+    offset: int
+    strides: tuple[int, ...]
+
+    @property
+    def extent(self) -> int:
+        """The elements from the first to the last."""
+        steps = sum((n - 1) * stride for n, stride in zip(self.spec.shape, self.strides, strict=True))
+        return 1 + steps if self.spec.size else 0
 
 
 class TorchCheckpoint(Checkpoint):
@@ -35,95 +73,193 @@ class TorchCheckpoint(Checkpoint):
 
     def __init__(self, path: str) -> None:
         kind = expect(path, "a PyTorch file of weights", "torch", "torch-legacy")
-        torch = _import_torch(path)
-        if kind == "torch":
-            _check_zip(path)
-        try:
-            with reading(path):
-                content = torch.load(path, weights_only=True, mmap=kind == "torch", map_location="cpu")
-        except CheckpointError:
-            raise
-        except Exception as error:  # whatever the pickle machinery meets in a damaged or hostile file
-            reason = str(error).strip().split("\n")[0][:300]
-            raise CheckpointError(
-                f"{path}: PyTorch refuses to read this as weights only: {reason} The file is damaged, or it "
-                "holds more than tensors and could run code. Get the weights as safetensors."
-            ) from error
-        self._tensors, specs, skipped = _tensors(path, content)
-        super().__init__(path, (path,), specs, skipped)
-
-    def close(self) -> None:
-        super().close()
-        self._tensors = {}
+        with reading(path), contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(open_file(path, buffering=0))
+            watch = Watch(path, self._file.fileno())
+            try:
+                content, self._storages = (_zipped if kind == "torch" else _in_a_row)(self._file)
+            except (*_DAMAGE, zipfile.BadZipFile, NotImplementedError) as error:
+                raise CheckpointError(
+                    f"{path}: this is no intact PyTorch file of tensors alone: {error}. Download it again, or get the "
+                    "weights as safetensors."
+                ) from error
+            self._tensors, skipped = _tensors(path, content, self._storages)
+            stack.pop_all()
+        self._intact: set[str] = set()  # storages whose checksums were compared
+        super().__init__(path, (watch,), {name: tensor.spec for name, tensor in self._tensors.items()}, skipped)
 
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
-        import torch
+        tensor = self._tensors[name]
+        data = aligned_empty((tensor.extent,), spec.dtype)
+        self._fill(data, self._storages[tensor.storage].start + tensor.offset * data.itemsize)
+        self._compare_checksum(name, tensor.storage, data)
+        strides = [stride * data.itemsize for stride in tensor.strides]
+        array = np.lib.stride_tricks.as_strided(data, spec.shape, strides)
+        return array if array.flags.c_contiguous else aligned_copy(array, spec.dtype)
 
-        tensor = self._tensors[name].detach().resolve_conj().resolve_neg()
-        if tensor.dtype == torch.bfloat16:  # which numpy() refuses; its bits are the same
-            tensor = tensor.view(torch.int16)
-        return aligned_copy(tensor.numpy().view(spec.numpy_dtype), spec.dtype)
+    def _compare_checksum(self, name: str, key: str, data: np.ndarray) -> None:
+        storage = self._storages[key]
+        whole = data.nbytes == storage.nbytes
+        if not storage.crc or (key in self._intact and not whole):
+            return
+        crc = 0
+        for piece in [data] if whole else self._pieces(storage):
+            crc = zlib.crc32(piece.view(np.uint8).data, crc)
+        if crc != storage.crc:
+            raise CheckpointError(
+                f"{self.path}: reading {show(name)} failed: the data's checksum does not match, so the file is "
+                "damaged. Download it again."
+            )
+        self._intact.add(key)
 
-
-def _import_torch(path: str):
-    try:
-        import torch
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path}: reading PyTorch files needs PyTorch >= 2.6. Run pip install torch. "
-            f"Or: {_CONVERT.format(path=path)}"
-        ) from error
-    version = re.match(r"(\d+)\.(\d+)", torch.__version__)
-    if version is None or tuple(map(int, version.groups())) < _OLDEST:
-        raise CheckpointError(
-            f"{path}: PyTorch {torch.__version__} can be made to run code by such a file (CVE-2025-32434); "
-            f"2.6 or newer is needed. Upgrade it. Or: {_CONVERT.format(path=path)}"
-        )
-    return torch
-
-
-def _check_zip(path: str) -> None:
-    """Compressed members could expand without bound, and memory mapping would take them as they are."""
-    with zipfile.ZipFile(path) as archive:
-        packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
-    if packed:
-        raise CheckpointError(
-            f"{path}: members of this PyTorch file are compressed, which PyTorch does not do. Save it again "
-            f"with torch.save:\n{listing(map(show, packed))}"
-        )
+    def _pieces(self, storage: _Storage) -> Iterator[np.ndarray]:
+        for start in range(0, storage.nbytes, _PIECE):
+            piece = np.empty(min(_PIECE, storage.nbytes - start), np.uint8)
+            self._fill(piece, storage.start + start)
+            yield piece
 
 
-def _tensors(path: str, content: Any) -> tuple[dict[str, torch.Tensor], dict[str, TensorSpec], dict[str, str]]:
-    import torch
+def _zipped(file: Any) -> tuple[Any, dict[str, _Storage]]:
+    """The content of the pickle in a zip archive, and the storages beside it."""
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(Bounded(file)) as archive:
+        infos = archive.infolist()
+    odd = [show(i.filename) for i in infos if i.compress_type or i.file_size != i.compress_size or i.flag_bits & 1]
+    if odd:
+        raise PickleError(f"its members are compressed or encrypted, which PyTorch does not do:\n{listing(odd)}\n")
+    members: dict[str, _Storage] = {}
+    for info in infos:
+        file.seek(info.header_offset + 26)  # to the lengths of name and extra field
+        lengths = file.read(4)
+        start = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+        if start + info.file_size > size or info.filename in members:
+            raise PickleError(f"its member {show(info.filename)} reaches over the end, or is there twice")
+        members[info.filename] = _Storage(start, info.file_size, info.CRC)
 
+    def whole(name: str) -> bytes:
+        if members[name].nbytes > MAX_PICKLE_BYTES:
+            raise PickleError(f"{members[name].nbytes} bytes are too much for a description of tensors")
+        file.seek(members[name].start)
+        data = file.read(members[name].nbytes)
+        if members[name].crc not in (0, zlib.crc32(data)):
+            raise PickleError(f"the checksum of {show(name)} does not match")
+        return data
+
+    (pickle,) = (name for name in members if name == "data.pkl" or name.endswith("/data.pkl"))
+    root = pickle.removesuffix("data.pkl")
+    if f"{root}byteorder" in members and whole(f"{root}byteorder") != b"little":
+        raise PickleError("it was written on a big-endian machine, which is not supported")
+    data = f"{root}data/"
+    storages = {name.removeprefix(data): found for name, found in members.items() if name.startswith(data)}
+    return read_pickle(io.BytesIO(whole(pickle)))[0], storages
+
+
+def _in_a_row(file: Any) -> tuple[Any, dict[str, _Storage]]:
+    """The same of the format before PyTorch 1.6: five pickles, then each storage behind its number of elements."""
+    size = os.fstat(file.fileno()).st_size
+    head = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+    (magic, _), (version, _), (system, _), (content, stored), (keys, _) = (read_pickle(head) for _ in range(5))
+    if magic != _MAGIC or version != 1001 or system["little_endian"] is not True:
+        raise PickleError("its first bytes are not those of a PyTorch file of a little-endian machine")
+    dtypes = {key: dtype for key, dtype, _ in map(_described, stored)}
+    at, storages = head.tell(), {}
+    for key in keys:
+        file.seek(at)
+        nbytes = int.from_bytes(file.read(8), "little") * _itemsize(dtypes[key])
+        storages[key] = _Storage(at + 8, nbytes)
+        at += 8 + nbytes
+        if at > size:
+            raise PickleError("it is cut short")
+    return content, storages
+
+
+def _described(stored: Stored) -> tuple[str, str, int]:
+    """Key, dtype and number of elements that a storage's id states."""
+    kind, name, key, _, count, *view = stored.id
+    if kind != "storage" or not isinstance(key, str) or type(count) is not int or any(view):
+        raise PickleError("it has a storage of an unknown kind")
+    numbers = str(name).rpartition(".")[2].removesuffix("Storage")
+    return key, _DTYPES.get(numbers, numbers), count
+
+
+def _itemsize(dtype: str) -> int:
+    return np.dtype(DTYPES.get(dtype, dtype)).itemsize
+
+
+def _tensors(path: str, content: Any, storages: dict[str, _Storage]) -> tuple[dict[str, _Tensor], dict[str, str]]:
+    """The tensors of a dict, and what else it holds as {name: reason}."""
     if not isinstance(content, dict):
         raise CheckpointError(
-            f"{path}: holds a {type(content).__name__}, expected a dict from names to tensors. "
-            "Save model.state_dict() instead."
+            f"{path}: holds a {_kind(content)}, expected a dict from names to tensors. Save model.state_dict() instead."
         )
-    tensors: dict[str, torch.Tensor] = {}
-    specs: dict[str, TensorSpec] = {}
+    tensors: dict[str, _Tensor] = {}
     skipped: dict[str, str] = {}
     problems = []
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            skipped[str(name)] = f"it is a {type(tensor).__name__}, not a tensor"
+    for name, value in content.items():
+        if not isinstance(name, str) or _kind(value) != "Tensor":
+            is_named = "" if isinstance(name, str) else f", and its name a {type(name).__name__}"
+            skipped[str(name)] = f"it is a {_kind(value)}{is_named}, not a named tensor"
             continue
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        if dtype not in DTYPES:
-            problems.append(f"{show(name)}: its dtype {dtype} is not supported")
-        elif tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            problems.append(f"{show(name)}: it is sparse, quantised or without data")
-        else:
-            specs[name] = TensorSpec(tuple(tensor.shape), dtype)
-            if specs[name].nbytes > tensor.untyped_storage().nbytes():
-                problems.append(f"{show(name)}: {specs[name].shape} is more than its storage holds")
-            tensors[name] = tensor
+        try:
+            tensors[name] = _located(value, storages)
+        except CheckpointError as error:
+            problems.append(f"{show(name)}: {error}")
+        except _DAMAGE:
+            problems.append(f"{show(name)}: it is not described as PyTorch does")
+    inner, count = max(_dicts(content), key=lambda found: found[1])
+    if inner or (skipped and not tensors):
+        advice = "Save model.state_dict() instead."
+        if count:
+            steps = "".join(f"[{step!r}]" for step in inner)
+            advice = (
+                f"Its weights seem to be the {count} tensors in {steps}. With PyTorch, save them by themselves: "
+                f"python -c \"import torch; torch.save(torch.load({path!r}, map_location='cpu'){steps}, "
+                "'pytorch_model.bin')\""
+            )
+        raise CheckpointError(
+            f"{path}: this is no dict of tensors alone, but holds others, as a training checkpoint does:\n"
+            + listing(f"{show(name)}: {reason}" for name, reason in skipped.items())
+            + f"\n{advice}"
+        )
     if problems:
         raise CheckpointError(f"{path}: tensors that are not supported:\n{listing(problems)}")
-    if not tensors and skipped:
-        raise CheckpointError(
-            f"{path}: no tensors at its top level, but these. Save the inner dict by itself:\n"
-            + listing(f"{show(name)}: {reason}" for name, reason in skipped.items())
-        )
-    return tensors, specs, skipped
+    return tensors, skipped
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, Call):
+        return type(value).__name__
+    return "Tensor" if "._rebuild_" in value.function else value.function.rpartition(".")[2]
+
+
+def _dicts(content: dict[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Each dict by name, down to the third level, and how many tensors are in it; the outermost one first."""
+    yield path, sum(_kind(value) == "Tensor" for value in content.values())
+    for name, value in content.items():
+        if isinstance(value, dict) and isinstance(name, str) and len(path) < 3:
+            yield from _dicts(value, (*path, name))
+
+
+def _located(value: Call, storages: dict[str, _Storage]) -> _Tensor:
+    """Which part of which storage a tensor is; one that is not stored plainly is a CheckpointError."""
+    while value.function in _WRAPPERS:
+        value = _WRAPPERS[value.function](*value.arguments)
+    if value.function not in _TENSORS:
+        raise CheckpointError(f"it is sparse, quantised or without data ({value.function})")
+    stored, offset, shape, strides, *more = value.arguments
+    key, dtype, count = _described(stored)
+    if value.function.endswith("_v3"):
+        dtype = str(more[2]).removeprefix("torch.")
+        count //= _itemsize(dtype)
+    spec = TensorSpec(shape, dtype)
+    if len(strides) != len(shape) or not all(type(n) is int and n >= 0 for n in (offset, *strides)):
+        raise PickleError("its offset or strides are impossible")
+    if any(flags for flags in more[2:] if isinstance(flags, dict)):
+        raise CheckpointError("its numbers are stored with their signs turned")
+    # A stride that is never taken may be anything.
+    tensor = _Tensor(spec, key, offset, tuple(s if n > 1 else 0 for n, s in zip(shape, strides, strict=True)))
+    if max(spec.size, offset + tensor.extent) > count:
+        raise CheckpointError(f"{spec.shape} is more than its storage holds")
+    if storages[key].nbytes < count * _itemsize(dtype):
+        raise CheckpointError("its data are cut short")
+    return tensor

@@ -49,7 +49,8 @@ def export(
         if len(dtypes) != 1 or not dtypes <= set(READABLE_DTYPES):
             found = " and ".join(sorted(dtypes))
             problems.append(f"dtype: one of {', '.join(READABLE_DTYPES)} for the whole model, found {found}.")
-        problems.refuse()
+        if problems:
+            problems.refuse()
         with new_folder(target, nbytes=2 * opened.nbytes) as stage:
             transformer = opened.built(opened.config, dtypes.pop())
             with progress_bar(f"{source} to {to}", opened.nbytes) as bar:

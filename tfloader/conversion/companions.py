@@ -107,7 +107,7 @@ def _cut(tokenizer: Any, keep: Sequence[int] | None) -> Any:
 def generation_defaults(source: Source) -> dict[str, Any] | None:
     """The content of generation_config.json; None where there is none, or its ids are no longer the vocabulary's."""
     path = os.path.join(folder_of(source.path), GENERATION)
-    return read_json(path) if os.path.isfile(path) and source.keep_tokens is None else None
+    return read_json(path) if os.path.exists(path) and source.keep_tokens is None else None
 
 
 def write(folder: str, tokenizer: Any | None, release: Release | None, generation: Mapping[str, Any] | None) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -93,9 +93,8 @@ class Problems(list[str]):
             self.append(str(error))
             return None
 
-    def refuse(self) -> None:
-        if self:
-            raise ConversionError(f"{self.source} cannot become {self.target}; nothing was written:\n{listing(self)}")
+    def refuse(self) -> NoReturn:
+        raise ConversionError(f"{self.source} cannot become {self.target}; nothing was written:\n{listing(self)}")
 
 
 def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: Any) -> Plan:
@@ -113,7 +112,8 @@ def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: 
     problems += unplaced
     shapes = {name: spec.shape for name, spec, _ in tensors}
     config, lost = problems.caught(companions.translated_config, source, release, shapes) or ({}, [])
-    problems.refuse()
+    if problems:
+        problems.refuse()
     tensors = as_published(release, config, tensors)
     tensors.sort(key=lambda item: -item[1].numpy_dtype.itemsize)  # the order of a safetensors file
     report = _report(source, release, tensors, problems.tokenizer, lost)

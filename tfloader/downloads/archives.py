@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from tfloader.errors import DownloadError, listing
-from tfloader.files import show
+from tfloader.files import Bounded, show
 from tfloader.staging import only_new, staged
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_ENTRIES = 10_000
 MAX_RATIO = 100  # weights hardly shrink at all, vocabularies to a third
 SMALL = 1 << 20  # bytes that any archive may unpack to, whatever its proportion
-HEADER = 4 << 20  # bytes; an archive may not make us read more at once
 PIECE = 1 << 20
 
 
@@ -149,7 +148,7 @@ def _copy(archive: str, entry: _Entry, source: IO[bytes], target: IO[bytes]) -> 
 
 @contextlib.contextmanager
 def _zip(archive: str) -> Iterator[Any]:
-    with open(archive, "rb") as raw, zipfile.ZipFile(_Bounded(raw)) as file:  # type: ignore[arg-type]
+    with open(archive, "rb") as raw, zipfile.ZipFile(Bounded(raw)) as file:  # type: ignore[arg-type]
         yield map(_zip_entry, file.infolist()), file.open
 
 
@@ -174,7 +173,7 @@ def _tar(archive: str, limit: int) -> Iterator[Any]:
         raw.seek(0)
         content = gzip.GzipFile(fileobj=raw) if compressed else raw
         # The headers come on top of the content.
-        bounded = _Bounded(content, limit + MAX_ENTRIES * 2048 if compressed else None)
+        bounded = Bounded(content, limit + MAX_ENTRIES * 2048 if compressed else None)
         with tarfile.open(fileobj=bounded, mode="r:") as file:  # type: ignore[call-overload]
             yield map(_tar_entry, file), file.extractfile
 
@@ -182,26 +181,3 @@ def _tar(archive: str, limit: int) -> Iterator[Any]:
 def _tar_entry(info: tarfile.TarInfo) -> _Entry:
     ordinary = (info.isreg() and not info.issparse()) or info.isdir()
     return _Entry(info.name, info.size, info.isdir(), "" if ordinary else "a link or a device, not a file", info)
-
-
-class _Bounded:
-    """A file that gives no more than a header's size at once, and goes no further than `limit`."""
-
-    def __init__(self, file: Any, limit: int | None = None):
-        self._file, self._limit = file, limit
-        self.tell, self.seekable = file.tell, file.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(min(size, HEADER + 1) if size >= 0 else HEADER + 1)
-        if len(data) > HEADER:
-            raise ValueError("a header of absurd size")
-        self._check(self._file.tell())
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._check(offset)
-        return self._file.seek(offset, whence)
-
-    def _check(self, place: int) -> None:
-        if self._limit is not None and place > self._limit:
-            raise ValueError("it unpacks to more than its size allows")

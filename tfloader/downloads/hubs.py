@@ -64,7 +64,7 @@ def hugging_face(
         pickles = _matching(files, PICKLES)
         raise DownloadError(
             f"hf:{repository}: its only weights are {', '.join(show(path) for path in pickles[:3])}, Python pickles. "
-            "tfloader reads them through PyTorch's restricted loader; --allow-pickle fetches them."
+            "tfloader reads them as data and runs nothing in them; --allow-pickle fetches them."
             if pickles
             else f"hf:{repository}: there are no weights that tfloader reads (safetensors or tf_model.h5)."
         )

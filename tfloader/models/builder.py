@@ -214,6 +214,8 @@ def _built(
     # Of the user's config values only those that a file may lack altogether; the others are applied after reading.
     needed = {name: overrides[name] for name in ("vocab_size", "application") if name in overrides}
     meant = source = read_config(release, config, tensors, needed, ignore_config_keys)
+    if checkpoint is not None:
+        checkpoint.check_in_place()
     if compat:
         meant = meant.replace(**{name: habit(getattr(meant, name)) for name, habit in family.bert4keras_habits.items()})
         if builder.get("residual_attention_scores") is True:

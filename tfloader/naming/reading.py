@@ -11,6 +11,7 @@ from typing import Any
 from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
 from tfloader.checkpoints.base import Checkpoint, folder_of
+from tfloader.checkpoints.foreign import described
 from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, ConfigError, listing
 from tfloader.files import read_json, read_text
@@ -65,7 +66,9 @@ def release_of(checkpoint: Checkpoint, family: str | None) -> Release:
 def config_beside(checkpoint: Checkpoint, release: Release, **options: Any) -> tuple[TransformerConfig, str]:
     """The config in the file beside a checkpoint, and the file's path; see `read_config`."""
     file = find_config(folder_of(checkpoint.path), release)
-    return read_config(release, file, shapes_of(checkpoint, release), **options), file
+    config = read_config(release, file, shapes_of(checkpoint, release), **options)
+    checkpoint.check_in_place()
+    return config, file
 
 
 def detect_release(
@@ -102,8 +105,8 @@ def detect_release(
     some = listing(sorted(checkpoint)[:8]) or "  (none)"
     known = ", ".join(sorted({release.title for release in RELEASES}))
     raise CheckpointError(
-        f"{checkpoint.path}: its {len(checkpoint)} tensors are not named as in any release that tfloader knows.\n"
-        f"The first ones:\n{some}\nKnown: {known}."
+        f"{checkpoint.path}: its {len(checkpoint)} tensors are not named as in any release that tfloader knows. "
+        f"{described(checkpoint)}\nThe first ones:\n{some}\nKnown: {known}."
     )
 
 

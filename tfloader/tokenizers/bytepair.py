@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from tfloader.errors import TokenizerError
-from tfloader.files import read_json, read_text
+from tfloader.files import MAX_TEXT_BYTES, read_json, read_text
 from tfloader.tokenizers.fast import RustTokenizer
 from tfloader.tokenizers.vocabulary import tokens_by_id
 
@@ -40,7 +40,7 @@ class BytePairTokenizer(RustTokenizer):
         special_tokens: bool = False,
     ) -> None:
         name = "vocab" if isinstance(vocab, Mapping) else os.fspath(vocab)
-        self._vocab = dict(vocab) if isinstance(vocab, Mapping) else read_json(name, TokenizerError)
+        self._vocab = dict(vocab) if isinstance(vocab, Mapping) else read_json(name, TokenizerError, MAX_TEXT_BYTES)
         self._merges = _read_merges(os.fspath(merges)) if isinstance(merges, (str, os.PathLike)) else list(merges)
         self._tokens = tokens_by_id(self._vocab, name)
         if tokens is None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import CheckpointError, SegmentationError, TokenizerError, listing
-from tfloader.files import read_json
+from tfloader.files import MAX_TEXT_BYTES, read_json
 from tfloader.naming.reading import detect_release
 from tfloader.naming.release import NOTHING_AROUND, TextFormat
 from tfloader.naming.releases import text_format
@@ -210,7 +210,7 @@ def _normalizer_beside(path: str) -> dict:
 
 def _bytepair(vocab: str, merges: str, config: Settings, family: str | None) -> BytePairTokenizer:
     check(config, vocab, (), CLASSES[_bytepair])
-    known = read_json(vocab, TokenizerError)
+    known = read_json(vocab, TokenizerError, MAX_TEXT_BYTES)
     formats = (text_format(family), text_format(class_name(config)))
     own = next((item for item in formats if item.tokens), TextFormat(None, None))
     tokens = own.tokens or {"bos": END_OF_TEXT, "eos": END_OF_TEXT}
