@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfloader.errors import TokenizerError
+from tfloader.errors import DataError, TokenizerError
 from tfloader.tokenizers import JsonTokenizer, TokenBatch, Tokenizer, load_tokenizer
 from tfloader.tokenizers.sequences import share
 
@@ -117,3 +119,67 @@ def test_no_room_for_special_tokens(tokenizers):
     ):
         with pytest.raises(TokenizerError, match=r"max_?len(gth)?="):
             call()
+
+
+def test_a_batch_is_a_mapping_too_and_a_tokenizer_shows_what_it_is(tokenizers):
+    tokenizer = tokenizers["wordpiece"]
+    batch = tokenizer(["天", "天地"], padding=True)
+    assert dict(**batch).keys() == {"input_ids", "segment_ids", "attention_mask"}
+    assert batch["attention_mask"] is batch.attention_mask is batch[2] is batch[-1]
+    assert len(tokenizer) == 21128
+    assert repr(tokenizer).startswith("<Tokenizer: 21128 tokens, [CLS] ... [SEP], {'pad': '[PAD]'")
+
+
+def test_padding_may_be_a_choice_of_lengths_or_refused(tokenizers):
+    tokenizer = tokenizers["wordpiece"]
+    assert tokenizer(["天", "天地"], pad_to_multiple_of=8).input_ids.shape == (2, 8)
+    assert tokenizer("天", padding="max_length", max_length=5, pad_to_multiple_of=4).input_ids.shape == (1, 8)
+    assert tokenizer(["天", "地"], padding=False).input_ids.shape == (2, 3)
+    with pytest.raises(TokenizerError, match="padding=False: the rows have different lengths"):
+        tokenizer(["天", "天地"], padding=False)
+    with pytest.raises(TokenizerError, match="pad_to_multiple_of: expected a number from 1 on"):
+        tokenizer("天", pad_to_multiple_of=0)
+
+
+def model_of(*names, pad_token_id=0, positions=None, hierarchical=None):
+    """What a batch asks of a model: the names of its inputs, and two layers."""
+    layers = [SimpleNamespace(name="Embedding-Token", pad_token_id=pad_token_id)]
+    if positions:
+        layers.append(SimpleNamespace(name="Embedding-Position", input_dim=positions, hierarchical=hierarchical))
+    return SimpleNamespace(inputs=[SimpleNamespace(name=name) for name in names], layers=layers)
+
+
+def test_the_inputs_of_a_model_come_in_its_order(tokenizers):
+    batch = tokenizers["wordpiece"](["天", "天地"], ["地", "地"])
+    bert = batch.inputs(model_of("Input-Token", "Input-Segment", positions=6))
+    assert bert[0] is batch.input_ids and bert[1] is batch.segment_ids and len(bert) == 2
+    masked = batch.inputs(model_of("Encoder-Input-Mask", "Encoder-Input-Token", pad_token_id=7))
+    assert masked[0] is batch.attention_mask and masked[1] is batch.input_ids
+
+
+def test_padding_that_a_model_would_take_for_text_is_refused(tokenizers):
+    texts = ["a", "a b"]
+    language_model = model_of("Input-Token", pad_token_id=None)
+    bpe = tokenizers["bpe"]
+    assert len(bpe(texts).inputs(language_model)) == 1
+    with pytest.raises(DataError, match="takes the id 7 for padding; the batch is padded with id 0"):
+        tokenizers["wordpiece"](texts).inputs(model_of("Input-Token", pad_token_id=7))
+    bpe.padding_side = "left"
+    left = bpe(texts)
+    bpe.padding_side = "right"
+    with pytest.raises(DataError, match="takes nothing for padding"):
+        left.inputs(language_model)
+    assert len(left.inputs(model_of("Input-Token", "Input-Mask", pad_token_id=None))) == 2
+
+
+def test_a_text_beyond_the_positions_is_named_with_the_limit_and_the_ways_out(tokenizers):
+    batch = tokenizers["wordpiece"](["天", "天" * 9])
+    message = r"texts\[1\] has 11 tokens.* but the model has 8 positions.* max_length=8.* hierarchical_position=True"
+    with pytest.raises(DataError, match=message):
+        batch.inputs(model_of("Input-Token", positions=8))
+    assert batch.inputs(model_of("Input-Token", positions=8, hierarchical=0.4))
+
+
+def test_inputs_that_no_batch_of_texts_has_are_named(tokenizers):
+    with pytest.raises(DataError, match=r"inputs Decoder-Input-Token, .*transformer\.encoder"):
+        tokenizers["sentencepiece"]("a").inputs(model_of("Encoder-Input-Token", "Decoder-Input-Token"))

@@ -90,7 +90,9 @@ BERT_NORMALIZER = {
 def test_lowering_follows_a_tokenizer_json_beside(tmp_path, data):
     content = json.loads((data / "tiny_bert_random" / "tokenizer.json").read_text())
     content["normalizer"] = BERT_NORMALIZER | {"lowercase": True, "strip_accents": False}
-    folder = _folder(tmp_path, {"vocab.txt": CASED, "tokenizer.json": content})
+    content["pre_tokenizer"] = {"type": "BertPreTokenizer"}
+    vocab = sorted(content["model"]["vocab"], key=content["model"]["vocab"].__getitem__)
+    folder = _folder(tmp_path, {"vocab.txt": "\n".join(vocab), "tokenizer.json": content})
     tokenizer = load_tokenizer(folder)
     assert isinstance(tokenizer, Tokenizer)
     assert (tokenizer.do_lower_case, tokenizer.strip_accents, tokenizer.tokenize_chinese_chars) == (
@@ -133,6 +135,12 @@ def test_bos_and_eos_of_the_config_survive_saving(tmp_path):
     load_tokenizer(_folder(tmp_path, files)).save(tmp_path / "saved")
     again = load_tokenizer(tmp_path / "saved")
     assert (again.bos_token_id, again.eos_token_id) == (2, 3)
+
+
+def test_bos_and_eos_of_the_config_are_kept_whole_as_the_other_special_tokens_are(tmp_path):
+    config = {"bos_token": "<b>", "split_special_tokens": False}
+    tokenizer = load_tokenizer(_folder(tmp_path, {"vocab.txt": VOCAB + "<b>\n", "tokenizer_config.json": config}))
+    assert tokenizer.encode("a<b>a")[0] == [2, 6, 9, 6, 3]
 
 
 def test_nothing_stands_around_a_text_of_gpt2_ml(tmp_path, data):
@@ -189,14 +197,18 @@ def test_extra_ids_of_t5(tmp_path, data):
 
 def test_a_generic_class_means_tokenizer_json(tmp_path, data):
     shutil.copytree(data / "tiny_bert_random", tmp_path, dirs_exist_ok=True)
-    assert isinstance(load_tokenizer(tmp_path), Tokenizer)
+    assert isinstance(load_tokenizer(tmp_path / "vocab.txt"), Tokenizer)
+    with pytest.raises(
+        TokenizerError, match=r"not the same:\n[\s\S]*'a-b_c@d\.org' gives"
+    ):  # they split at other places
+        load_tokenizer(tmp_path)
     _folder(tmp_path, {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"}})
     assert isinstance(load_tokenizer(tmp_path), JsonTokenizer)
 
 
 def test_tokenizer_json_equals_wordpiece(data):
     folder = data / "tiny_bert_random"
-    there, here = load_tokenizer(folder / "tokenizer.json"), load_tokenizer(folder)
+    there, here = load_tokenizer(folder / "tokenizer.json"), load_tokenizer(folder / "vocab.txt")
     assert isinstance(there, JsonTokenizer) and isinstance(here, Tokenizer)
     for text in ("Hello, world!", "un-wanted 天 é", ""):
         assert there.encode(text, text) == here.encode(text, text)
@@ -285,21 +297,21 @@ def _with(**config):
         (_with(tokenizer_class=["BertTokenizer"]), "tokenizer_class must be of the type str"),
         (_with(a_new_rule=1, another=2), r"a_new_rule=.*\n.*another="),
         (_with(do_lower_case="yes"), "do_lower_case must be of the type bool"),
-        (_with(max_input_chars_per_word=-1), "max_input_chars_per_word must be a number from 0 on"),
+        (_with(max_input_chars_per_word=-1), "max_input_chars_per_word must be a number from 0 to 1000"),
         (_with(padding_side="up"), "padding_side must be 'right' or 'left'"),
         (_with(cls_token="[Q]"), r"token_start: '\[Q\]' is not among"),
         (_with(eos_token="<end>"), "eos_token='<end>' of the config is not in the vocabulary"),
         (_with(cls_token=["[CLS]"]), "cls_token must be of the type str"),
-        (_with(additional_special_tokens=["<new>"]), r"tokens were added.*\n.*'<new>'"),
-        (_with(added_tokens_decoder={"3": {"content": "[MASK]"}}), r"tokens were added.*\n.*'\[MASK\]': 3"),
+        (_with(additional_special_tokens=["<new>"]), r"not among the 9 .*\n.*'<new>'"),
+        (_with(added_tokens_decoder={"3": {"content": "[MASK]"}}), r"'\[MASK\]': 3, but found 4"),
         (_with(added_tokens_decoder=[1]), "added_tokens_decoder must be of the type dict"),
-        (JUST_VOCAB | {"added_tokens.json": {"<new>": 9}}, "tokens were added"),
+        (JUST_VOCAB | {"added_tokens.json": {"<new>": 9}}, "not among the 9 "),
         (JUST_VOCAB | {"tokenizer_config.json": '{"a": 1, "a": 2}'}, "comes more than once"),
         (JUST_VOCAB | {"tokenizer_config.json": "[" * 100000}, "nested too deeply|not valid JSON"),
         (JUST_VOCAB | {"config.json": {"model_type": ["t5"]}}, "family must be a string"),
         ({"vocab.txt": "a\nb\n"}, r"token_unk: '\[UNK\]' is not among"),
         ({"vocab.txt": "a\na\n"}, "line 2 repeats line 1"),
-        ({"tokenizer.json": {"model": 1}}, "tokenizers library cannot read it"),
+        ({"tokenizer.json": {"model": 1}}, "tokenizers library fails"),
         ({"tokenizer.json": "{"}, "not valid JSON"),
         ({"spiece.model": b"\x01" * 99}, "not a SentencePiece model"),
     ],
@@ -317,7 +329,7 @@ def test_what_would_load_wrongly_is_refused(tmp_path, files, message):
         ({"tokenizer_config.json": {"sp_model_kwargs": {"alpha": 0.1}}}, "sp_model_kwargs="),
         ({"tokenizer_config.json": {"eos_token": "<end>"}}, "eos_token='<end>'; the model has none such"),
         ({"tokenizer_config.json": {"eos_token": "<pad>"}}, "eos_token='<pad>'"),
-        ({"tokenizer_config.json": {"additional_special_tokens": ["<extra_id_100>"]}}, "tokens were added"),
+        ({"tokenizer_config.json": {"additional_special_tokens": ["<extra_id_100>"]}}, "not among the"),
     ],
 )
 def test_sentencepiece_that_would_load_wrongly_is_refused(tmp_path, data, files, message):
@@ -334,7 +346,7 @@ def test_sentencepiece_of_another_layout_is_refused(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c, s: c["model"].update(dropout=0.1) or c["model"].update(type="BPE"), "dropout|cannot read"),
+        (lambda c, s: c["model"].update(dropout=0.1) or c["model"].update(type="BPE"), "dropout|library fails"),
         (
             lambda c, s: c.update(normalizer=BERT_NORMALIZER) or s.update(do_lower_case=True),
             "do_lower_case=True, tokenizer.json has normalizer.lowercase=False",

@@ -87,8 +87,9 @@ def _cut(tokenizer: Any, keep: Sequence[int] | None) -> Any:
             "or say that none is to go along."
         )
     roles = tokenizer.special_tokens
+    vocab = {tokenizer.id_to_token(old): new for new, old in enumerate(keep) if old < tokenizer.vocab_size}
     kept = Tokenizer(
-        {tokenizer.id_to_token(old): new for new, old in enumerate(keep) if old < tokenizer.vocab_size},
+        vocab,
         tokenizer.do_lower_case,
         roles.get("cls"),
         roles.get("sep"),
@@ -99,6 +100,7 @@ def _cut(tokenizer: Any, keep: Sequence[int] | None) -> Any:
         strip_accents=tokenizer.strip_accents,
         tokenize_chinese_chars=tokenizer.tokenize_chinese_chars,
         special_tokens=tokenizer.keeps_special_tokens,
+        added_tokens=[token for content, token in tokenizer.added_tokens.items() if content in vocab],
     )
     kept.padding_side, kept.truncation_side = tokenizer.padding_side, tokenizer.truncation_side
     return kept

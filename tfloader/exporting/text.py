@@ -31,6 +31,7 @@ def reasons_against(tokenizer: Any) -> list[str]:
         "pre_tokenize is a Python function": tokenizer._pre_tokenize,
         "token_translate is not part of WordPiece": tokenizer._translate,
         "special_tokens=True keeps special tokens in a text whole": tokenizer.keeps_special_tokens,
+        "added_tokens are kept whole": tokenizer.added_tokens,
         "padding_side='left'": tokenizer.padding_side == "left",
         "it has no padding token": tokenizer.pad_token_id is None,
     }

@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 from tfloader.tokenizers.base import BaseTokenizer
+from tfloader.tokenizers.batches import TokenBatch
 from tfloader.tokenizers.bytepair import BytePairTokenizer
 from tfloader.tokenizers.fast import JsonTokenizer
 from tfloader.tokenizers.loading import load_tokenizer
 from tfloader.tokenizers.sentencepiece import SpTokenizer
-from tfloader.tokenizers.sequences import TokenBatch
 from tfloader.tokenizers.vocabulary import load_vocab, save_vocab
 from tfloader.tokenizers.wordpiece import Tokenizer
 

@@ -11,12 +11,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tfloader.errors import TokenizerError
-from tfloader.files import TOKENIZER_FILES, json_bytes, write_files
-from tfloader.tokenizers.sequences import TokenBatch, cut, find_sublist, share, stack
+from tfloader.errors import TokenizerError, listing
+from tfloader.files import TOKENIZER_FILES, json_bytes, show, write_files
+from tfloader.tokenizers.added import added_token
+from tfloader.tokenizers.batches import TokenBatch, fitted, padded_length, stack
+from tfloader.tokenizers.sequences import cut, find_sublist, foreign, share
 
 Offsets = list[tuple[int, int]]
-ROLES = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
 PATTERNS = ("S*E*E", "S*E*SE")
 
 
@@ -34,6 +35,9 @@ class BaseTokenizer:
     Attributes:
         vocab_size: number of ids, which is the highest id plus one.
         special_tokens: the token of each role ("pad", "unk", "bos", "eos", "cls", "sep", "mask") that exists.
+        added_tokens: tokens that are kept whole, content -> tokenizers.AddedToken; special ones only if
+            `keeps_special_tokens`.
+        keeps_special_tokens: whether special tokens that stand in a text are kept whole.
         padding_side, truncation_side: "right" or "left"; what calling the tokenizer pads and cuts.
     """
 
@@ -46,6 +50,8 @@ class BaseTokenizer:
     sep_token_id = _role("sep")
 
     vocab_size: int
+    added_tokens: Mapping[str, Any] = {}
+    keeps_special_tokens = False
     padding_side = "right"
     truncation_side = "right"
 
@@ -59,6 +65,17 @@ class BaseTokenizer:
         self._start, self._end = ([] if token is None else [token] for token in (token_start, token_end))
         self._between = self._end  # what stands between the two texts of a pair
         self._second_segment = 1
+
+    def _adopt(self, added_tokens: Iterable[Any]) -> None:
+        roles = self.special_tokens.values()
+        states = (token.__getstate__() for token in map(added_token, added_tokens))
+        made = (added_token({**each, "special": each["special"] or each["content"] in roles}) for each in states)
+        self.added_tokens = {token.content: token for token in made}
+        if missing := [show(content) for content in self.added_tokens if self._find(content) is None]:
+            raise TokenizerError(
+                f"Tokens were added that are not among the {self.vocab_size} of the vocabulary:\n{listing(missing)}\n"
+                "Put them into the vocabulary file, or give the path of tokenizer.json if there is one."
+            )
 
     # What a subclass supplies
 
@@ -90,6 +107,12 @@ class BaseTokenizer:
         """
         raise NotImplementedError
 
+    def _common_settings(self) -> dict[str, Any]:
+        """What tokenizer_config.json says of every tokenizer but that of a tokenizer.json, which says it itself."""
+        added = {str(self._find(content)): token.__getstate__() for content, token in self.added_tokens.items()}
+        ends = {"token_start": next(iter(self._start), None), "token_end": next(iter(self._end), None)}
+        return {**ends, **({"added_tokens_decoder": added} if added else {})}
+
     def _write(self, folder: str | os.PathLike[str], files: Mapping[str, bytes], config: Mapping[str, Any]) -> None:
         if self._pre_tokenize or self._translate:
             raise TokenizerError(
@@ -99,6 +122,13 @@ class BaseTokenizer:
         config = {**config, "padding_side": self.padding_side, "truncation_side": self.truncation_side}
         files = {**files, "tokenizer_config.json": json_bytes(config)}
         write_files(folder, files, TokenizerError, TOKENIZER_FILES.intersection)
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __repr__(self) -> str:
+        around = " ".join([*self._start, "...", *self._end])
+        return f"<{type(self).__name__}: {self.vocab_size} tokens, {around}, {self.special_tokens}>"
 
     # Tokens and ids
 
@@ -235,7 +265,9 @@ class BaseTokenizer:
 
     def is_special(self, token: str) -> bool:
         """Whether a token stands for no text of its own."""
-        return token in self._start or token in self._end or token in self.special_tokens.values()
+        if token in self._start or token in self._end or token in self.special_tokens.values():
+            return True
+        return token in self.added_tokens and self.added_tokens[token].special
 
     def _keeps(self, character: str) -> bool:
         return True
@@ -258,9 +290,10 @@ class BaseTokenizer:
         texts: str | Iterable[str],
         pairs: str | Iterable[str] | None = None,
         max_length: int | None = None,
-        padding: str = "longest",
+        padding: str | bool = "longest",
         truncation: bool = True,
         add_special_tokens: bool = True,
+        pad_to_multiple_of: int = 1,
     ) -> TokenBatch:
         """Encodes a batch of texts, or of pairs, into padded arrays.
 
@@ -269,16 +302,14 @@ class BaseTokenizer:
             pairs: as many second texts.
             max_length: longest row. Longer ones are cut, the longer text of a pair first; with
                 `truncation=False` they are an error.
-            padding: "longest" pads to the longest row, "max_length" to `max_length`.
+            padding: "longest" or True pads to the longest row, "max_length" to `max_length`. False refuses rows of
+                different lengths.
             add_special_tokens: puts the model's start and end tokens around the texts.
+            pad_to_multiple_of: rounds the length that is padded to up, so that fewer lengths are compiled.
 
         A tokenizer without a padding token pads with its eos id, or else 0: use the attention mask.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        if padding not in ("longest", "max_length") or (padding == "max_length" and max_length is None):
-            raise TokenizerError(
-                f"padding: expected 'longest', or 'max_length' together with max_length; found {padding!r}."
-            )
         around = (self._start, self._between, self._end) if add_special_tokens else ([], [], [])
         start, between, end = map(self.tokens_to_ids, around)
         first = self._checked(self._ids, texts)
@@ -289,33 +320,13 @@ class BaseTokenizer:
             if len(pairs) != len(texts):
                 raise TokenizerError(f"There are {len(texts)} texts but {len(pairs)} pairs; give one for each.")
             second, segment = self._checked(self._ids, pairs, "pairs"), self._second_segment
+        pairs_of_ids = fitted(first, second, len(start + between + end), max_length, truncation, self.truncation_side)
         rows = [
-            ([*start, *one, *between, *two, *end], len(start) + len(one) + len(between))
-            for one, two in self._fitted(first, second, len(start + between + end), max_length, truncation)
+            ([*start, *one, *between, *two, *end], len(start) + len(one) + len(between)) for one, two in pairs_of_ids
         ]
-        width = max_length if padding == "max_length" and max_length else max((len(ids) for ids, _ in rows), default=0)
+        width = padded_length([len(ids) for ids, _ in rows], padding, max_length, pad_to_multiple_of)
         filler = next((id for id in (self.pad_token_id, self.eos_token_id) if id is not None), 0)
         return stack(rows, width, filler, segment, left=self.padding_side == "left")
-
-    def _fitted(self, first, second, extra: int, max_length: int | None, truncation: bool):
-        """Pairs of ids, cut so that they and `extra` more have room in `max_length`."""
-        for i, (one, two) in enumerate(zip(first, second, strict=True)):
-            length = len(one) + len(two) + extra
-            if max_length is None or length <= max_length:
-                yield one, two
-                continue
-            if not truncation:
-                raise TokenizerError(
-                    f"texts[{i}] has {length} tokens, max_length is {max_length}. "
-                    "Raise max_length, shorten the text, or let truncation=True cut it."
-                )
-            if extra > max_length:
-                raise TokenizerError(f"max_length={max_length} leaves no room: {extra} tokens stand around a text.")
-            kept = share(len(one), len(two), max_length - extra)
-            if self.truncation_side == "right":
-                yield one[: kept[0]], two[: kept[1]]
-            else:
-                yield one[len(one) - kept[0] :], two[len(two) - kept[1] :]
 
     def _checked(self, native: Callable[[Any], Any], texts: Any, name: str = "texts") -> Any:
         """Runs native code on texts, and explains in our words why it refused one."""
@@ -333,11 +344,3 @@ class BaseTokenizer:
                         "Unicode. Read the text with the right encoding, or drop that character."
                     ) from None
             raise
-
-
-def foreign(token: str, text: str) -> TokenizerError:
-    """The error for a token that is not where it should be in a text."""
-    return TokenizerError(
-        f"The token {token!r} does not come from the text {text[:60]!r} at this place. "
-        "Give rematch the tokens that tokenize made of the same text."
-    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tfloader.errors import TokenizerError
 from tfloader.files import MAX_TEXT_BYTES, read_json, read_text
 from tfloader.tokenizers.fast import RustTokenizer
+from tfloader.tokenizers.settings import ROLES
 from tfloader.tokenizers.vocabulary import tokens_by_id
 
 END_OF_TEXT = "<|endoftext|>"
@@ -22,6 +24,8 @@ class BytePairTokenizer(RustTokenizer):
         merges: pairs of tokens in the order in which they are merged, or the path of their file.
         token_start, token_end: tokens put around a text (RoBERTa: "<s>" and "</s>"); GPT-2 has none.
         tokens: the token of each role ("bos", "eos", "unk", "pad", ...) that the model has.
+        added_tokens: tokens of the vocabulary that are kept whole wherever they stand in a text, as strings or as
+            tokenizers.AddedToken; special ones of the latter only with `special_tokens`.
         special_tokens: keeps special tokens that stand in a text whole, as Hugging Face does. OpenAI's encoder takes
             "<|endoftext|>" for text like any other, and so do we unless asked.
 
@@ -38,6 +42,7 @@ class BytePairTokenizer(RustTokenizer):
         *,
         tokens: Mapping[str, str] | None = None,
         special_tokens: bool = False,
+        added_tokens: Iterable[Any] = (),
     ) -> None:
         name = "vocab" if isinstance(vocab, Mapping) else os.fspath(vocab)
         self._vocab = dict(vocab) if isinstance(vocab, Mapping) else read_json(name, TokenizerError, MAX_TEXT_BYTES)
@@ -54,6 +59,7 @@ class BytePairTokenizer(RustTokenizer):
         self.vocab_size = max(self._tokens) + 1
         self.keeps_special_tokens = special_tokens
         self._rust = self._build(name)
+        self._add(added_tokens)
 
     def _build(self, name: str):
         import tokenizers
@@ -72,8 +78,6 @@ class BytePairTokenizer(RustTokenizer):
             ) from reason
         rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         rust.decoder = decoders.ByteLevel()
-        if self.keeps_special_tokens:
-            rust.add_special_tokens(sorted(set(self.special_tokens.values())))
         return rust
 
     def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
@@ -93,8 +97,8 @@ class BytePairTokenizer(RustTokenizer):
             "tokenizer_class": "RobertaTokenizer" if self._start else "GPT2Tokenizer",
             "add_prefix_space": False,
             "split_special_tokens": not self.keeps_special_tokens,
-            **{f"{role}_token": self.special_tokens.get(role) for role in ("bos", "eos", "unk", "pad")},
-            **{f"{role}_token": self.special_tokens[role] for role in ("cls", "sep", "mask") if self._start},
+            **{f"{role}_token": self.special_tokens.get(role) for role in ROLES},
+            **self._common_settings(),
         }
         if config["unk_token"] is None and END_OF_TEXT in self._vocab:
             del config["unk_token"]  # GPT-2's default, which byte-level BPE never needs, but CTranslate2 asks for

@@ -8,7 +8,10 @@ from typing import Any
 
 from tfloader.errors import TokenizerError
 from tfloader.files import parse_json, read_text
+from tfloader.tokenizers.added import check_ids
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
+from tfloader.tokenizers.bounds import border, check_cost
+from tfloader.tokenizers.settings import ROLES
 from tfloader.tokenizers.vocabulary import tokens_by_id
 
 USUAL_NAMES = {
@@ -29,6 +32,17 @@ class RustTokenizer(BaseTokenizer):
     _rust: Any
     _vocab: dict[str, int]
     _tokens: dict[int, str]
+    _whole: dict[int, str]
+
+    def _add(self, added_tokens: Iterable[Any]) -> None:
+        """Adds tokens and the roles' to those that stand in a text whole, or do not if they are special."""
+        self._adopt(added_tokens)
+        self._rust.add_tokens([*self.added_tokens.values()])
+        known = {token.content for token in self._rust.get_added_tokens_decoder().values()}
+        self._rust.add_special_tokens(sorted(set(self.special_tokens.values()) - known))
+        self._rust.encode_special_tokens = not self.keeps_special_tokens
+        added = self._rust.get_added_tokens_decoder().items()
+        self._whole = {id: token.content for id, token in added if self.keeps_special_tokens or not token.special}
 
     def _find(self, token: str) -> int | None:
         return self._vocab.get(token)
@@ -37,11 +51,28 @@ class RustTokenizer(BaseTokenizer):
         return self._tokens.get(index)
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
+        with border("texts"):
+            return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
-        encoding = self._rust.encode(text, add_special_tokens=False)
-        return encoding.tokens, encoding.ids, encoding.offsets
+        return self._named(self._encoding(text))
+
+    def _named(self, encoding: Any) -> tuple[list[str], list[int], Offsets]:
+        # The library gives an added token together with the spaces that it takes in.
+        tokens = [self._whole.get(id, token) for id, token in zip(encoding.ids, encoding.tokens, strict=True)]
+        return tokens, encoding.ids, encoding.offsets
+
+    def _encoding(self, text: str) -> Any:
+        with border("text"):
+            return self._rust.encode(text, add_special_tokens=False)
+
+
+def open_json(text: str, path: str) -> Any:
+    """The Rust library's tokenizer of the text of a tokenizer.json."""
+    import tokenizers
+
+    with border(path):
+        return tokenizers.Tokenizer.from_str(text)
 
 
 class JsonTokenizer(RustTokenizer):
@@ -63,7 +94,8 @@ class JsonTokenizer(RustTokenizer):
         path = os.fspath(path)
         text = read_text(path, TokenizerError)
         self.content = parse_json(text, path, TokenizerError)
-        self._rust = _open(text, path)
+        self._rust = open_json(text, path)
+        check_cost(path, self.content)
         if dropout := (self.content.get("model") or {}).get("dropout"):
             raise TokenizerError(
                 f"{path}: model.dropout is {dropout}: every call would give other ids. Set it to null."
@@ -71,19 +103,21 @@ class JsonTokenizer(RustTokenizer):
         self._rust.no_truncation()
         self._rust.no_padding()
         self.keeps_special_tokens = special_tokens
-        self._rust.encode_special_tokens = not special_tokens
         added = {token.content: token.special for token in self._rust.get_added_tokens_decoder().values()}
         if tokens is None:
             found = {role: [name for name in names if added.get(name)] for role, names in USUAL_NAMES.items()}
             tokens = {role: names[0] for role, names in found.items() if names}
         if missing := sorted(token for token in tokens.values() if self._rust.token_to_id(token) is None):
             raise TokenizerError(f"{path}: the special tokens {missing} are not in its vocabulary.")
-        self._rust.add_special_tokens(sorted(set(tokens.values()) - set(added)))
         super().__init__(tokens)
         self._vocab = self._rust.get_vocab(with_added_tokens=True)
         self._tokens = tokens_by_id(self._vocab, path)
         self.vocab_size = max(self._tokens) + 1
-        self._learn_template(path)
+        stated = [(token["id"], token["content"]) for token in self.content.get("added_tokens") or ()]
+        check_ids(path, stated, self._find)
+        self._add(())
+        with border(path):
+            self._learn_template(path)
 
     def _learn_template(self, path: str) -> None:
         """Finds out what the file puts around one text and between two, by encoding short ones."""
@@ -117,27 +151,14 @@ class JsonTokenizer(RustTokenizer):
         """Returns the text of ids by the file's own decoder; ids outside its vocabulary decode to nothing."""
         ids = [int(id) for id in ids] if tokens is None else self.tokens_to_ids(tokens)
         known = [id for id in ids if self._name(id) is not None]
-        return self._rust.decode(known, skip_special_tokens=skip_special_tokens)
+        with border("ids"):
+            return self._rust.decode(known, skip_special_tokens=skip_special_tokens)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes tokenizer.json and tokenizer_config.json."""
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "split_special_tokens": not self.keeps_special_tokens,
-            **{f"{role}_token": token for role, token in self.special_tokens.items()},
+            **{f"{role}_token": self.special_tokens.get(role) for role in ROLES},
         }
         self._write(folder, {"tokenizer.json": self._rust.to_str().encode()}, config)
-
-
-def _open(text: str, path: str):
-    import tokenizers
-
-    try:
-        return tokenizers.Tokenizer.from_str(text)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as reason:  # a panic in Rust arrives as a BaseException
-        raise TokenizerError(
-            f"{path}: the tokenizers library cannot read it ({str(reason)[:200]}). Download it again, or install a "
-            "newer tokenizers."
-        ) from reason

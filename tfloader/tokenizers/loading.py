@@ -10,6 +10,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
@@ -19,15 +20,19 @@ from tfloader.naming.reading import detect_release
 from tfloader.naming.release import NOTHING_AROUND, TextFormat
 from tfloader.naming.releases import text_format
 from tfloader.staging import finish
+from tfloader.tokenizers.added import Declared, check_ids, declared
+from tfloader.tokenizers.agreement import check_agreement
 from tfloader.tokenizers.base import BaseTokenizer
+from tfloader.tokenizers.bounds import MOST, WORD
 from tfloader.tokenizers.bytepair import END_OF_TEXT, BytePairTokenizer
 from tfloader.tokenizers.fast import JsonTokenizer
-from tfloader.tokenizers.sentencepiece import SpTokenizer
+from tfloader.tokenizers.sentencepiece import MAX_EXTRA_IDS, SpTokenizer, sentinel_number
 from tfloader.tokenizers.settings import (
     GENERIC_CLASSES,
+    ROLES,
     Settings,
+    around,
     check,
-    check_added,
     class_name,
     flag,
     number,
@@ -84,8 +89,11 @@ def load_tokenizer(
     options = {} if pre_tokenize is None else {"pre_tokenize": pre_tokenize}
     if options and kind is not _wordpiece:
         raise TokenizerError(f"{folder}: pre_tokenize is for WordPiece vocabularies; here is {' + '.join(files)}.")
-    tokenizer = kind(*(os.path.join(folder, file) for file in files), config, family, **options)
-    check_added(tokenizer, folder, names, config)
+    added = declared(folder, names, config)
+    tokenizer = kind(*(os.path.join(folder, file) for file in files), config, family, added, **options)
+    check_ids(folder, added.ids, tokenizer._find)
+    if "tokenizer.json" in names and name not in files and not options:
+        check_agreement(tokenizer, folder, names, flag(config, "split_special_tokens", False))
     for side in ("padding_side", "truncation_side"):
         if (value := config.get(side, "right")) not in ("right", "left"):
             raise TokenizerError(f"{folder}: {side} must be 'right' or 'left', found {value!r}.")
@@ -116,7 +124,7 @@ def _choose(folder: str, names: list[str], name: str | None, config: Settings) -
         raise TokenizerError(
             f"{folder}: no tokenizer here. The folder holds: {_shown(names)}. Accepted are:\n{listing(ACCEPTED)}"
         )
-    if class_name(config) in GENERIC_CLASSES - {None} and WORD_MAXLEN not in config and present[-1][0] is _json:
+    if class_name(config) in GENERIC_CLASSES - {None} and WORD not in config and present[-1][0] is _json:
         return present[-1]  # such a class means tokenizer.json; only our own folders say everything otherwise
     named = [(kind, files) for kind, files in present if class_name(config) in CLASSES[kind]]
     usable = named or [(kind, files) for kind, files in present if kind is not _json] or present
@@ -161,10 +169,19 @@ def _shown(names: Collection[str]) -> str:
 # The kinds
 
 
+def _keeps_special(config: Settings, added: Collection[Any]) -> bool:
+    """As in transformers where a folder adds tokens; the original programs took special tokens in a text for text."""
+    return not flag(config, "split_special_tokens", not added)
+
+
 def _wordpiece(
-    path: str, config: Settings, family: str | None, pre_tokenize: Callable[[str], Iterable[str]] | None = None
+    path: str,
+    config: Settings,
+    family: str | None,
+    added: Declared,
+    pre_tokenize: Callable[[str], Iterable[str]] | None = None,
 ) -> Tokenizer:
-    honoured = {"do_lower_case", "strip_accents", "tokenize_chinese_chars", WORD_MAXLEN}
+    honoured = {"do_lower_case", "strip_accents", "tokenize_chinese_chars", WORD}
     check(config, path, honoured, CLASSES[_wordpiece])
     vocab = load_vocab(path)
     beside = _normalizer_beside(path)
@@ -180,24 +197,25 @@ def _wordpiece(
         )
     lower = flag(config, "do_lower_case", beside.get("lowercase"))
     bare = text_format(family) == NOTHING_AROUND
-    around = (None, None) if bare else (special(config, "cls", "[CLS]"), special(config, "sep", "[SEP]"))
+    usual = (None, None) if bare else (special(config, "cls", "[CLS]"), special(config, "sep", "[SEP]"))
     tokenizer = Tokenizer(
         vocab,
         not any(map(CASED.fullmatch, vocab)) if lower is None else lower,
-        *around,
+        *around(config, *usual),
         token_unk=special(config, "unk", "[UNK]") or "[UNK]",
-        token_pad=special(config, "pad", "[PAD]") or "[PAD]",
-        token_mask=special(config, "mask", "[MASK]") or "[MASK]",
+        token_pad=special(config, "pad", "[PAD]"),
+        token_mask=special(config, "mask", "[MASK]"),
         pre_tokenize=pre_tokenize,
-        word_maxlen=number(config, WORD_MAXLEN, 200),
+        word_maxlen=number(config, WORD, 200, MOST),
         strip_accents=flag(config, "strip_accents", beside.get("strip_accents")),
         tokenize_chinese_chars=by_character,
-        special_tokens=not flag(config, "split_special_tokens", True),
+        special_tokens=_keeps_special(config, added.tokens),
     )
     for role in ("bos", "eos"):
         if (token := special(config, role, None)) is not None and token not in vocab:
             raise TokenizerError(f"{path}: {role}_token={token!r} of the config is not in the vocabulary.")
         tokenizer.special_tokens |= {role: token} if token is not None else {}
+    tokenizer._add(added.tokens.values())
     return tokenizer
 
 
@@ -208,7 +226,7 @@ def _normalizer_beside(path: str) -> dict:
     return normalizer if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer" else {}
 
 
-def _bytepair(vocab: str, merges: str, config: Settings, family: str | None) -> BytePairTokenizer:
+def _bytepair(vocab: str, merges: str, config: Settings, family: str | None, added: Declared) -> BytePairTokenizer:
     check(config, vocab, (), CLASSES[_bytepair])
     known = read_json(vocab, TokenizerError, MAX_TEXT_BYTES)
     formats = (text_format(family), text_format(class_name(config)))
@@ -216,21 +234,23 @@ def _bytepair(vocab: str, merges: str, config: Settings, family: str | None) -> 
     tokens = own.tokens or {"bos": END_OF_TEXT, "eos": END_OF_TEXT}
     tokens = {role: token for role, token in tokens.items() if token in known and f"{role}_token" not in config}
     tokens |= specials(config)
+    usual = (None if role is None else tokens.get(role, own.tokens[role]) for role in (own.start, own.end))
     return BytePairTokenizer(
         vocab,
         merges,
-        token_start=None if own.start is None else tokens.get(own.start, own.tokens[own.start]),
-        token_end=None if own.end is None else tokens.get(own.end, own.tokens[own.end]),
+        *around(config, *usual),
         tokens=tokens,
-        special_tokens=not flag(config, "split_special_tokens", True),
+        special_tokens=_keeps_special(config, added.tokens),
+        added_tokens=added.tokens.values(),
     )
 
 
-def _sentencepiece(path: str, config: Settings, family: str | None) -> SpTokenizer:
-    check(config, path, {"extra_ids", "token_start", "token_end"}, CLASSES[_sentencepiece])
+def _sentencepiece(path: str, config: Settings, family: str | None, added: Declared) -> SpTokenizer:
+    check(config, path, {"extra_ids"}, CLASSES[_sentencepiece])
     plain = SpTokenizer(path, token_end=None)
-    ours = class_name(config) == "SpTokenizer"
-    if not ours and (not plain.has_t5_layout or (family is not None and text_format(family).end != "eos")):
+    if not {"token_start", "token_end"} <= config.keys() and (
+        not plain.has_t5_layout or (family is not None and text_format(family).end != "eos")
+    ):
         raise TokenizerError(
             f"{path}: a SentencePiece model for {family or 'an unknown family'} does not say which tokens stand around "
             "a text, nor how the text is prepared; only T5's way is known here. Say it yourself with SpTokenizer(path, "
@@ -241,18 +261,26 @@ def _sentencepiece(path: str, config: Settings, family: str | None) -> SpTokeniz
             raise TokenizerError(
                 f"{path}: tokenizer_config.json says {role}_token={token!r}; the model has none such. Correct one."
             )
-    extra = number(config, "extra_ids", 0 if plain.holds_sentinels or ours else 100)
-    whole = not flag(config, "split_special_tokens", True)
-    around = (config.get("token_start"), config.get("token_end")) if ours else (None, plain.special_tokens["eos"])
-    if not all(token is None or isinstance(token, str) for token in around):
-        raise TokenizerError(f"{path}: token_start and token_end must be strings or null, found {around!r:.80}.")
-    return SpTokenizer(path, *around, extra_ids=extra, special_tokens=whole)
-
-
-def _json(path: str, config: Settings, family: str | None) -> JsonTokenizer:
-    tokenizer = JsonTokenizer(
-        path, specials(config) or None, special_tokens=not flag(config, "split_special_tokens", False)
+    extra = number(config, "extra_ids", 0 if plain.holds_sentinels or not plain.has_t5_layout else 100, MAX_EXTRA_IDS)
+    others = [token for content, token in added.tokens.items() if sentinel_number(content) not in range(extra)]
+    return SpTokenizer(
+        path,
+        *around(config, None, plain.special_tokens.get("eos")),
+        extra_ids=extra,
+        special_tokens=_keeps_special(config, others),
+        added_tokens=others,
     )
+
+
+def _json(path: str, config: Settings, family: str | None, added: Declared) -> JsonTokenizer:
+    has_roles = any(f"{role}_token" in config for role in ROLES)
+    tokenizer = JsonTokenizer(
+        path,
+        specials(config) if has_roles else None,
+        special_tokens=not flag(config, "split_special_tokens", False),
+    )
+    own = {token["content"] for token in tokenizer.content.get("added_tokens") or ()}
+    tokenizer._add(token for content, token in added.tokens.items() if content not in added.bare & own)
     problems = [
         f"tokenizer_config.json has {key}={config[key]!r}, tokenizer.json has {part}.{name}={there[name]!r}"
         for key, part, name in (
@@ -266,12 +294,16 @@ def _json(path: str, config: Settings, family: str | None) -> JsonTokenizer:
         and name in there
         and there[name] != config[key]
     ]
+    own_ends = [next(iter(tokens), None) for tokens in (tokenizer._start, tokenizer._end)]
+    if around(config, *own_ends) != own_ends:
+        problems.append(
+            f"tokenizer_config.json puts {around(config, *own_ends)} around a text, tokenizer.json {own_ends}"
+        )
     if problems:
         raise TokenizerError(f"{path}: the two files disagree:\n{listing(problems)}\nCorrect the wrong one.")
     return tokenizer
 
 
-WORD_MAXLEN = "max_input_chars_per_word"
 CLASSES: dict[Callable, set[str]] = {
     _wordpiece: {
         "BertTokenizer",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from tfloader.errors import TokenizerError
-from tfloader.files import read_bytes
+from tfloader.files import read_bytes, show
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
 
 MAX_EXTRA_IDS = 100_000
@@ -24,6 +25,8 @@ class SpTokenizer(BaseTokenizer):
         token_translate: pieces to be replaced by others after splitting, and back before decoding.
         extra_ids: how many sentinels "<extra_id_N>" follow the pieces of the model, counted from the end as T5 does: N
             has the id `vocab_size - 1 - N`. In a text each is a single token.
+        added_tokens: pieces of the model that are kept whole wherever they stand in a text, as strings or as
+            tokenizers.AddedToken; special ones of the latter only with `special_tokens`.
         special_tokens: keeps the model's other special pieces that stand in a text whole ("</s>"), as Hugging Face
             does. By SentencePiece's rule they are text like any other.
 
@@ -40,6 +43,7 @@ class SpTokenizer(BaseTokenizer):
         *,
         extra_ids: int = 0,
         special_tokens: bool = False,
+        added_tokens: Iterable[Any] = (),
     ) -> None:
         path = os.fspath(sp_model_path)
         if not isinstance(extra_ids, int) or isinstance(extra_ids, bool) or not 0 <= extra_ids <= MAX_EXTRA_IDS:
@@ -64,7 +68,12 @@ class SpTokenizer(BaseTokenizer):
                 )
         super().__init__(roles, token_start, token_end)
         marks = [r"<extra_id_(?:0|[1-9][0-9]*)>"] if extra_ids else []
-        marks += [re.escape(token) for token in sorted(set(roles.values())) if special_tokens]
+        self._adopt(added_tokens)
+        if cut := [show(token) for token, options in self.added_tokens.items() if options.single_word]:
+            raise TokenizerError(f"added_tokens: {', '.join(cut)}: single_word is not implemented for SentencePiece.")
+        whole = {token for token, options in self.added_tokens.items() if special_tokens or not options.special}
+        whole.update(roles.values() if special_tokens else ())
+        marks += [re.escape(token) for token in sorted(whole, key=len, reverse=True)]
         self._marks = re.compile(f"({'|'.join(marks) or '(?!)'})")  # (?!) is nowhere
 
     @property
@@ -79,9 +88,8 @@ class SpTokenizer(BaseTokenizer):
         return any(self._find(piece) is not None for piece in ("<extra_id_0>", "▁<extra_id_0>"))
 
     def _find(self, token: str) -> int | None:
-        sentinel = re.fullmatch(r"<extra_id_(0|[1-9][0-9]{0,5})>", token) if self.extra_ids else None
-        if sentinel and int(sentinel[1]) < self.extra_ids:
-            return self.vocab_size - 1 - int(sentinel[1])
+        if (number := sentinel_number(token)) in range(self.extra_ids):
+            return self.vocab_size - 1 - number
         id = self._sp.PieceToId(token)
         return id if self._sp.IdToPiece(id) == token else None
 
@@ -145,6 +153,10 @@ class SpTokenizer(BaseTokenizer):
         self._need_offsets()
         return super().rematch(text, tokens)
 
+    def _has_unreliable_offsets(self, text: str) -> bool:
+        self._need_offsets()
+        return super()._has_unreliable_offsets(text)
+
     def _need_offsets(self) -> None:
         if self._pre_tokenize:
             raise TokenizerError(
@@ -166,8 +178,9 @@ class SpTokenizer(BaseTokenizer):
         texts: list[str] = []
         run: list[int] = []
         for id in [*map(int, ids), None]:
-            if id is not None and self._name(id) is None:
-                self.id_to_token(id)  # raises
+            added = None if id is None else self.added_tokens.get(self.id_to_token(id))
+            if added is not None and added.special and skip_special_tokens:
+                continue
             if id is not None and id < self._size and (skip_special_tokens or not self._sp.IsControl(id)):
                 run.append(id)
             elif id is None or (not skip_special_tokens and id < self.vocab_size):
@@ -180,15 +193,24 @@ class SpTokenizer(BaseTokenizer):
         """Writes spiece.model and tokenizer_config.json."""
         roles = [role for role in ("eos", "unk", "pad") if role in self.special_tokens]
         is_t5 = self.has_t5_layout and not self._start and self._end == [self.special_tokens["eos"]]
-        around = {"token_start": next(iter(self._start), None), "token_end": next(iter(self._end), None)}
+        keeps = self.keeps_special_tokens
         config = {
             "extra_ids": self.extra_ids,
-            # Left out otherwise: it would make transformers split the sentinels as well.
-            **({"split_special_tokens": False} if self.keeps_special_tokens else {}),
+            # Left out where possible: it would make transformers split the sentinels as well.
+            **(
+                {"split_special_tokens": not keeps} if (keeps := self.keeps_special_tokens) or self.added_tokens else {}
+            ),
             **{f"{role}_token": self.special_tokens[role] for role in roles},
-            **({"tokenizer_class": "T5Tokenizer"} if is_t5 else {"tokenizer_class": "SpTokenizer", **around}),
+            **self._common_settings(),
+            "tokenizer_class": "T5Tokenizer" if is_t5 else "SpTokenizer",
         }
         self._write(folder, {"spiece.model": self._model}, config)
+
+
+def sentinel_number(token: str) -> int:
+    """Which sentinel a token is; -1 if it is none."""
+    found = re.fullmatch(r"<extra_id_(0|[1-9][0-9]{0,5})>", token)
+    return int(found[1]) if found else -1
 
 
 def _open(model: bytes, path: str):

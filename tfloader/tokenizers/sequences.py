@@ -1,40 +1,10 @@
-"""Lists of token ids: shortening them, finding one in another, stacking them into padded arrays."""
+"""Lists of tokens: shortening them, finding one in another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Callable
 
 from tfloader.errors import TokenizerError
-
-Row = tuple[list[int], int]
-
-
-class TokenBatch(NamedTuple):
-    """Token ids of a batch: three int32 arrays of shape [batch, length].
-
-    `attention_mask` is 1 at real tokens and 0 at padding. It alone tells them apart where the tokenizer has no padding
-    token (GPT-2), because the padding id is then an ordinary token.
-    """
-
-    input_ids: np.ndarray
-    segment_ids: np.ndarray
-    attention_mask: np.ndarray
-
-
-def stack(rows: Sequence[Row], width: int, filler: int, second_segment: int, left: bool) -> TokenBatch:
-    """Pads rows to a width; a row is its ids and the place where its second segment begins."""
-    shape = (len(rows), width)
-    batch = TokenBatch(np.full(shape, filler, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32))
-    for i, (ids, boundary) in enumerate(rows):
-        begin = width - len(ids) if left else 0
-        end = begin + len(ids)
-        batch.input_ids[i, begin:end] = ids
-        batch.segment_ids[i, begin + boundary : end] = second_segment
-        batch.attention_mask[i, begin:end] = 1
-    return batch
 
 
 def share(first: int, second: int, room: int) -> tuple[int, int]:
@@ -72,3 +42,11 @@ def find_sublist(whole: list[str], part: list[str], is_wild: Callable[[str], boo
         return None
     candidates = (0, last, *range(1, last))
     return next((at for at in candidates if all(whole[at + i] == item for i, item in fixed)), None)
+
+
+def foreign(token: str, text: str) -> TokenizerError:
+    """The error for a token that is not where it should be in a text."""
+    return TokenizerError(
+        f"The token {token!r} does not come from the text {text[:60]!r} at this place. "
+        "Give rematch the tokens that tokenize made of the same text."
+    )

@@ -8,9 +8,9 @@ from typing import Any
 
 from tfloader.errors import TokenizerError, listing
 from tfloader.files import read_json
-from tfloader.tokenizers.base import ROLES, BaseTokenizer
 
 Settings = dict[str, Any]
+ROLES = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
 
 # Keys that do not change which ids a text gets, or that every call decides anew.
 HARMLESS = {
@@ -23,7 +23,15 @@ HARMLESS = {
 }  # fmt: skip
 # Keys that every kind of tokenizer honours.
 COMMON = {f"{role}_token" for role in ROLES} | {"additional_special_tokens", "extra_special_tokens"}
-COMMON |= {"tokenizer_class", "padding_side", "truncation_side", "split_special_tokens", "added_tokens_decoder"}
+COMMON |= {
+    "tokenizer_class",
+    "token_start",
+    "token_end",
+    "padding_side",
+    "truncation_side",
+    "split_special_tokens",
+    "added_tokens_decoder",
+}
 # Keys that are understood in these values only.
 NEUTRAL: Settings = {
     "add_bos_token": (None, False),
@@ -52,7 +60,7 @@ def read_settings(folder: str, names: Collection[str]) -> Settings:
 
 def class_name(config: Settings) -> str | None:
     """The tokenizer class that a config names, without "Fast"."""
-    name = _typed(config, "tokenizer_class", str, None)
+    name = typed(config, "tokenizer_class", str, None)
     return name if name is None or name in GENERIC_CLASSES else name.removesuffix("Fast")
 
 
@@ -75,22 +83,29 @@ def check(config: Settings, file: str, honoured: Collection[str], classes: Colle
 
 def flag(config: Settings, key: str, default: Any) -> Any:
     """A key that is true or false; null or a missing key means the default."""
-    return _typed(config, key, bool, default)
+    return typed(config, key, bool, default)
 
 
-def number(config: Settings, key: str, default: Any) -> Any:
-    """A key that is a whole number from 0 on."""
-    value = _typed(config, key, int, default)
-    if value is not None and (isinstance(value, bool) or value < 0):
-        raise TokenizerError(f"tokenizer_config.json: {key} must be a number from 0 on, found {value!r}.")
+def number(config: Settings, key: str, default: Any, most: int) -> Any:
+    """A key that is a whole number from 0 to `most`."""
+    value = typed(config, key, int, default)
+    if value is not None and (isinstance(value, bool) or not 0 <= value <= most):
+        raise TokenizerError(f"tokenizer_config.json: {key} must be a number from 0 to {most}, found {value!r:.80}.")
     return value
+
+
+def around(config: Settings, start: str | None, end: str | None) -> list[str | None]:
+    """What stands around a text: what our own `save` has written, or else the usual tokens."""
+    usual = {"token_start": start, "token_end": end}
+    return [typed(config, key, str, None) if key in config else token for key, token in usual.items()]
 
 
 def special(config: Settings, role: str, default: str | None) -> str | None:
     """The token of a role, which null takes away."""
     key = f"{role}_token"
-    content = _content(config.get(key, default))
-    return None if content is None else _typed({key: content}, key, str, None)
+    content = config.get(key, default)
+    content = content.get("content") if isinstance(content, Mapping) else content
+    return None if content is None else typed({key: content}, key, str, None)
 
 
 def specials(config: Settings) -> dict[str, str]:
@@ -99,35 +114,7 @@ def specials(config: Settings) -> dict[str, str]:
     return {role: token for role, token in found.items() if token is not None}
 
 
-def check_added(tokenizer: BaseTokenizer, folder: str, names: Collection[str], config: Settings) -> None:
-    """Refuses tokens that the folder adds to the vocabulary, unless they are in it at just that id."""
-    added: list[tuple[Any, Any]] = []
-    if "added_tokens.json" in names:
-        added += read_json(os.path.join(folder, "added_tokens.json"), TokenizerError).items()
-    for id, token in (_typed(config, "added_tokens_decoder", dict, None) or {}).items():
-        added.append((_content(token), int(id) if id.isdecimal() and len(id) < 12 else id))
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        value = config.get(key) or []
-        listed = value.values() if isinstance(value, Mapping) else _typed(config, key, list, None) or []
-        added += [(_content(token), "somewhere") for token in listed]
-
-    def there(token: Any, id: Any) -> bool:
-        found = tokenizer._find(token) if isinstance(token, str) else None
-        return found is not None and (id == "somewhere" or found == id)
-
-    wrong = [f"{token!r}: {id}" for token, id in added if not there(token, id)]
-    if wrong:
-        raise TokenizerError(
-            f"{folder}: tokens were added that the vocabulary does not have at these ids:\n{listing(wrong)}\n"
-            "Put them into the vocabulary file, or give the path of tokenizer.json if there is one."
-        )
-
-
-def _content(token: Any) -> Any:
-    return token.get("content") if isinstance(token, Mapping) else token
-
-
-def _typed(config: Settings, key: str, kind: type, default: Any) -> Any:
+def typed(config: Settings, key: str, kind: type, default: Any) -> Any:
     value = config.get(key)
     if value is None:
         return default

@@ -7,15 +7,19 @@ characters and gives up on words above 100 characters (Google: 200).
 
 from __future__ import annotations
 
+import itertools
+import operator
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tfloader.errors import TokenizerError
-from tfloader.tokenizers.base import Offsets, foreign
+from tfloader.tokenizers.base import Offsets
+from tfloader.tokenizers.bounds import MOST
 from tfloader.tokenizers.fast import RustTokenizer
+from tfloader.tokenizers.sequences import foreign
 from tfloader.tokenizers.vocabulary import CJK_RANGES, is_cjk, is_punctuation, load_vocab, tokens_by_id, vocab_lines
 
 # As regular expressions of the Rust library (Oniguruma).
@@ -41,10 +45,12 @@ class Tokenizer(RustTokenizer):
         token_start, token_end: tokens put around a text; None for none, as GPT2_ML wants.
         pre_tokenize: a function that splits a text into words; those in the vocabulary are kept whole (WoBERT).
         token_translate: tokens to be replaced by others after splitting.
-        word_maxlen: a longer word becomes one unknown token.
+        word_maxlen: a longer word becomes one unknown token; at most 1000.
         strip_accents: strips accents (Unicode's Mn) even without lowercasing, or keeps them in spite of it. None
             follows `do_lower_case`.
         tokenize_chinese_chars: makes each Chinese character a word.
+        added_tokens: tokens of the vocabulary that are kept whole wherever they stand in a text, as strings or as
+            tokenizers.AddedToken; special ones of the latter only with `special_tokens`.
         special_tokens: keeps special tokens that stand in a text whole ("[MASK]" is one token), as Hugging Face does.
             By Google's rule they are text like any other ("[", "mask", "]").
 
@@ -59,8 +65,8 @@ class Tokenizer(RustTokenizer):
         token_start: str | None = "[CLS]",
         token_end: str | None = "[SEP]",
         token_unk: str = "[UNK]",
-        token_pad: str = "[PAD]",
-        token_mask: str = "[MASK]",
+        token_pad: str | None = "[PAD]",
+        token_mask: str | None = "[MASK]",
         pre_tokenize: Callable[[str], Iterable[str]] | None = None,
         token_translate: Mapping[str, str] | None = None,
         word_maxlen: int = 200,
@@ -68,6 +74,7 @@ class Tokenizer(RustTokenizer):
         strip_accents: bool | None = None,
         tokenize_chinese_chars: bool = True,
         special_tokens: bool = False,
+        added_tokens: Iterable[Any] = (),
     ) -> None:
         vocab = dict(token_dict) if isinstance(token_dict, Mapping) else load_vocab(token_dict)
         self._vocab, self._tokens = vocab, tokens_by_id(vocab, "token_dict", repeats=True)
@@ -82,11 +89,14 @@ class Tokenizer(RustTokenizer):
         self.vocab_size = max(vocab.values()) + 1
         self.do_lower_case, self.strip_accents = do_lower_case, strip_accents
         self.tokenize_chinese_chars, self.keeps_special_tokens = tokenize_chinese_chars, special_tokens
+        if not isinstance(word_maxlen, int) or not 0 <= word_maxlen <= MOST:
+            raise TokenizerError(f"word_maxlen: expected a number from 0 to {MOST}, found {word_maxlen!r:.80}.")
         self.word_maxlen = word_maxlen
         self._pre_tokenize: Any = pre_tokenize
         self._translate = dict(token_translate or {})
         self._folded: dict[str, str] = {}
         self._rust, self._lowering = self._build()
+        self._add(added_tokens)
 
     def _build(self):
         import tokenizers
@@ -111,8 +121,6 @@ class Tokenizer(RustTokenizer):
         rust.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Split(Regex(SPACE), "removed"), pre_tokenizers.Split(Regex(single), "isolated")]
         )
-        if self.keeps_special_tokens:
-            rust.add_special_tokens(list(self.special_tokens.values()))
         return rust, normalizers.Sequence(lowering)
 
     def is_special(self, token: str) -> bool:
@@ -127,8 +135,9 @@ class Tokenizer(RustTokenizer):
 
     def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
         if self._pre_tokenize:
-            words = self._pre_tokenize(self._lowering.normalize_str(text))
-            tokens = [t for word in words for t in ([word] if word in self._vocab else self._native_pieces(word)[0])]
+            tokens = [
+                token for part, whole in self._parts(text) for token in ([part] if whole else self._segment(part))
+            ]
             ids, found = self.tokens_to_ids(tokens), self._search(text, tokens)
             offsets = [(places[0], places[-1] + 1) if places else (0, 0) for places in found]
         else:
@@ -138,25 +147,41 @@ class Tokenizer(RustTokenizer):
             ids = self.tokens_to_ids(tokens)
         return tokens, ids, offsets
 
+    def _segment(self, text: str) -> list[str]:
+        """The tokens of a text that pre_tokenize splits into words."""
+        words = self._pre_tokenize(self._lowering.normalize_str(text))
+        return [token for word in words for token in ([word] if word in self._vocab else self._native_pieces(word)[0])]
+
     def _native_pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
-        encoding: Any = self._rust.encode(text, add_special_tokens=False)
-        tokens, ids = encoding.tokens, encoding.ids
+        encoding = self._encoding(text)
+        tokens, ids, offsets = self._named(encoding)
         if self.unk_token_id in ids:
-            words, places = self._words(text), encoding.word_ids
+            words, places = self._words(text, encoding), encoding.word_ids
             unknown = self.special_tokens["unk"]
             tokens = [words[places[i]] if token == unknown else token for i, token in enumerate(tokens)]
-        return tokens, ids, encoding.offsets
+        return tokens, ids, offsets
 
-    def _words(self, text: str) -> list[str]:
-        whole = sorted(self.special_tokens.values(), key=len, reverse=True) if self.keeps_special_tokens else []
+    def _words(self, text: str, encoding: Any = None) -> list[str]:
         words: list[str] = []
-        for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, whole)) or '(?!)'})", text)):
-            if i % 2:
-                words.append(part)
-            else:
-                normal = self._rust.normalizer.normalize_str(part)
-                words += [word for word, _ in self._rust.pre_tokenizer.pre_tokenize_str(normal)]
+        for part, whole in self._parts(text, encoding):
+            normal = "" if whole else self._rust.normalizer.normalize_str(part)
+            words += [part] if whole else [word for word, _ in self._rust.pre_tokenizer.pre_tokenize_str(normal)]
         return words
+
+    def _parts(self, text: str, encoding: Any = None) -> Iterator[tuple[str, bool]]:
+        """A text in parts, and which of them are tokens that are kept whole."""
+        place = 0
+        if self._whole:
+            encoding = encoding or self._encoding(text)
+            pieces = zip(encoding.word_ids, encoding.ids, encoding.offsets, strict=True)
+            for _, (first, *more) in itertools.groupby(pieces, key=operator.itemgetter(0)):
+                _, id, (start, end) = first
+                token = self._whole.get(id)
+                # An unknown word has the id of the unknown token, which may be kept whole itself.
+                if token is not None and not more and self._folds(text[start:end].strip()) == self._folds(token):
+                    yield from ((text[place:start], False), (token, True))
+                    place = end
+        yield text[place:], False
 
     # Tokens back to characters
 
@@ -168,6 +193,9 @@ class Tokenizer(RustTokenizer):
         if character not in self._folded:
             self._folded[character] = self._rust.normalizer.normalize_str(character).replace("ς", "σ")
         return self._folded[character]
+
+    def _folds(self, text: str) -> str:
+        return "".join(map(self._fold, text))
 
     def _has_unreliable_offsets(self, text: str) -> bool:
         """Where Unicode's normal form puts marks in another order."""
@@ -183,7 +211,7 @@ class Tokenizer(RustTokenizer):
             origin += [i] * len(piece)
         whole, place, found = "".join(folded), 0, []
         for token in tokens:
-            piece = "".join(map(self._fold, token.removeprefix("##") if len(token) > 2 else token))
+            piece = self._folds(token.removeprefix("##") if len(token) > 2 else token)
             begin = whole.find(piece, place)
             if begin < 0:
                 raise foreign(token, text)
@@ -218,6 +246,7 @@ class Tokenizer(RustTokenizer):
             "max_input_chars_per_word": self.word_maxlen,
             "split_special_tokens": not self.keeps_special_tokens,
             **{f"{role}_token": token for role, token in roles.items()},
+            **self._common_settings(),
         }
         files = {"vocab.txt": vocab_lines(self._vocab).encode(), "tokenizer.json": self._json().encode()}
         self._write(folder, files, config)
@@ -227,7 +256,6 @@ class Tokenizer(RustTokenizer):
         from tokenizers.processors import TemplateProcessing
 
         rust = tokenizers.Tokenizer.from_str(self._rust.to_str())
-        rust.add_special_tokens(list(self.special_tokens.values()))
         start, end = self._start, self._end
         if start or end:
             rust.post_processor = TemplateProcessing(
