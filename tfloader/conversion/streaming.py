@@ -107,7 +107,9 @@ def plan_of(source: Source, target: str, to: str, dtype: str | None, tokenizer: 
     if dtype not in (None, *READABLE_DTYPES):
         problems.append(f"dtype must be one of {', '.join(READABLE_DTYPES)}, found {dtype!r}.")
         dtype = None
-    release = problems.caught(release_to_write, source.config, to, source.release) or problems.refuse()
+    release: Release = problems.caught(release_to_write, source.config, to, source.release)
+    if release is None:
+        problems.refuse()
     tensors, unplaced = assembled(source.variables, release, source.config, dtype)
     problems += unplaced
     shapes = {name: spec.shape for name, spec, _ in tensors}

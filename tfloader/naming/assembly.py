@@ -61,8 +61,7 @@ def assembled(
             made[copy.theirs] = made[copy.of]
     for constant in release.naming.constants if made else ():
         spec = TensorSpec(constant.shape(config), next(iter(made.values()))[0].dtype)
-        dtype, values = spec.numpy_dtype, constant.values
-        made[constant.theirs] = spec, lambda values=values, dtype=dtype: values(config).astype(dtype)
+        made[constant.theirs] = spec, lambda spec=spec, of=constant.values: of(config).astype(spec.numpy_dtype)
     return [(name, spec, make) for name, (spec, make) in made.items()], problems
 
 

@@ -203,7 +203,7 @@ class Tokenizer(RustTokenizer):
             return False
         return unicodedata.normalize("NFD", text) != "".join(unicodedata.normalize("NFD", part) for part in text)
 
-    def _search(self, text: str, tokens: Sequence[str], *_: Any) -> list[list[int]]:
+    def _search(self, text: str, tokens: Sequence[str], own: Any = None, offsets: Any = None) -> list[list[int]]:
         folded, origin = [], []
         for i, character in enumerate(text):
             piece = self._fold(character)
