@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 
+import tfloader
 from tests.refusals import refused
 from tfloader.errors import CheckpointError, ConfigError
 from tfloader.files import parse_json, read_json
@@ -42,3 +45,13 @@ def test_the_strict_json_reader_raises_the_callers_error(tmp_path):
         CheckpointError, ["no-such.json", "cannot be read"], read_json, str(tmp_path / "no-such.json"), CheckpointError
     )
     refused(CheckpointError, ["y: ", "not valid JSON", "UTF-8"], parse_json, b"\xff", "y", CheckpointError)
+
+
+def test_files_are_opened_by_the_one_function_that_takes_no_pipes():
+    """`open` itself is called to write only."""
+    package = Path(tfloader.__file__).parent
+    for path in package.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "open" and path.name != "filesystem.py":
+                mode = ast.unparse(call.args[1]) if len(call.args) > 1 else "'r'"
+                assert set("wax") & set(mode), f"{path}:{call.lineno}: use tfloader.filesystem.open_file"

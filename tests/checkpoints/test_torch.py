@@ -230,6 +230,14 @@ def test_a_member_that_is_there_twice_is_refused(craft, tmp_path):
         open_checkpoint(path)
 
 
+def test_a_member_that_is_not_where_the_directory_says_is_refused(tmp_path):
+    """Its checksum would be that of other bytes of the same length."""
+    data = (TORCH / "zip.bin").read_bytes()
+    (tmp_path / "x.bin").write_bytes(data.replace(b"zip/data/3", b"zip/data/9", 1))
+    with pytest.raises(CheckpointError, match="is not where it is said to be"):
+        open_checkpoint(tmp_path / "x.bin")
+
+
 @pytest.mark.parametrize("file", ["zip.bin", "before_1.6.bin"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_file_cut_short(file, share, tmp_path):

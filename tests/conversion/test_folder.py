@@ -63,7 +63,11 @@ def test_an_empty_folder_and_missing_parents_are_fine(tmp_path):
     (tmp_path / "out").mkdir()
     tfloader.convert(BERT, tmp_path / "out", **QUICK)
     tfloader.convert(BERT, tmp_path / "a/b/c", **QUICK)
-    assert fingerprint(tmp_path / "out") == fingerprint(tmp_path / "a/b/c")
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
+    os.symlink(tmp_path / "disk", tmp_path / "link")
+    tfloader.convert(BERT, tmp_path / "link", **QUICK)
+    (tmp_path / "disk" / "lost+found").rmdir()
+    assert fingerprint(tmp_path / "out") == fingerprint(tmp_path / "a/b/c") == fingerprint(tmp_path / "disk")
 
 
 def test_the_new_folder_has_the_usual_permissions(tmp_path):

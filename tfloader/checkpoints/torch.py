@@ -36,7 +36,12 @@ _WRAPPERS: dict[str, Callable[..., Call]] = {
     "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
     "torch._tensor._rebuild_from_type_v2": lambda function, _, arguments, __: Call(function, arguments, {}),
 }
-_TENSORS = {f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3")}
+# Function that makes a tensor of a storage -> how many arguments it takes.
+_TENSORS = {
+    "torch._utils._rebuild_tensor": (4,),
+    "torch._utils._rebuild_tensor_v2": (6, 7),
+    "torch._utils._rebuild_tensor_v3": (7, 8),
+}
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError)  # what a strange description leads to
 _PIECE = 2**20  # bytes
 
@@ -129,9 +134,12 @@ def _zipped(file: Any) -> tuple[Any, dict[str, _Storage]]:
         raise PickleError(f"its members are compressed or encrypted, which PyTorch does not do:\n{listing(odd)}\n")
     members: dict[str, _Storage] = {}
     for info in infos:
-        file.seek(info.header_offset + 26)  # to the lengths of name and extra field
-        lengths = file.read(4)
-        start = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+        file.seek(info.header_offset)
+        header = file.read(30)  # ends in the lengths of name and extra field
+        name = file.read(int.from_bytes(header[26:28], "little"))
+        start = file.tell() + int.from_bytes(header[28:], "little")
+        if not header.startswith(b"PK\3\4") or name.decode() != info.filename:
+            raise PickleError(f"its member {show(info.filename)} is not where it is said to be")
         if start + info.file_size > size or info.filename in members:
             raise PickleError(f"its member {show(info.filename)} reaches over the end, or is there twice")
         members[info.filename] = _Storage(start, info.file_size, info.CRC)
@@ -246,6 +254,8 @@ def _located(value: Call, storages: dict[str, _Storage]) -> _Tensor:
         value = _WRAPPERS[value.function](*value.arguments)
     if value.function not in _TENSORS:
         raise CheckpointError(f"it is sparse, quantised or without data ({value.function})")
+    if len(value.arguments) not in _TENSORS[value.function]:
+        raise PickleError("its function takes other arguments")
     stored, offset, shape, strides, *more = value.arguments
     key, dtype, count = _described(stored)
     if value.function.endswith("_v3"):

@@ -17,6 +17,7 @@ from tfloader.border import public
 from tfloader.data.tags import tags_to_spans
 from tfloader.errors import DataError, listing
 from tfloader.files import parse_json, show
+from tfloader.filesystem import open_file
 
 Path = str | os.PathLike[str]
 Row = tuple[int, list[str]]  # a line's number and its fields
@@ -177,7 +178,7 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
 
 def _text(path: Path, encoding: str) -> str:
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             data = file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from tfloader.errors import DownloadError, listing
 from tfloader.files import Bounded, show
+from tfloader.filesystem import open_file
 from tfloader.staging import only_new, staged
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -148,7 +149,7 @@ def _copy(archive: str, entry: _Entry, source: IO[bytes], target: IO[bytes]) -> 
 
 @contextlib.contextmanager
 def _zip(archive: str) -> Iterator[Any]:
-    with open(archive, "rb") as raw, zipfile.ZipFile(Bounded(raw)) as file:  # type: ignore[arg-type]
+    with open_file(archive) as raw, zipfile.ZipFile(Bounded(raw)) as file:  # type: ignore[arg-type]
         yield map(_zip_entry, file.infolist()), file.open
 
 
@@ -168,7 +169,7 @@ def _zip_entry(info: zipfile.ZipInfo) -> _Entry:
 
 @contextlib.contextmanager
 def _tar(archive: str, limit: int) -> Iterator[Any]:
-    with open(archive, "rb") as raw:
+    with open_file(archive) as raw:
         compressed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         content = gzip.GzipFile(fileobj=raw) if compressed else raw

@@ -20,7 +20,7 @@ from tfloader.checkpoints.files import sniff
 from tfloader.downloads.web import TemporaryError, Web, body, is_compressed, shown
 from tfloader.errors import DownloadError
 from tfloader.files import write_json
-from tfloader.filesystem import appear
+from tfloader.filesystem import appear, open_file
 from tfloader.progress import progress_bar
 
 # What servers send in place of a file.
@@ -95,7 +95,7 @@ def digest(path: str, algorithm: str) -> str:
     state = hashlib.new("sha1" if algorithm == "git" else algorithm)
     if algorithm == "git":
         state.update(b"blob %d\0" % os.path.getsize(path))
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while piece := file.read(1 << 20):
             state.update(piece)
     return state.hexdigest()
@@ -173,7 +173,7 @@ class _Transfer:
         """How many bytes of the partial file can be built on, and the ETag of their version."""
         have = self.have()
         noted = {}
-        with contextlib.suppress(OSError, ValueError), open(self.state, encoding="utf-8") as file:
+        with contextlib.suppress(OSError, ValueError), open_file(self.state) as file:
             noted = json.load(file)
         known = isinstance(noted, dict) and noted.get("identity") == self.file.identity
         version = noted["etag"] if known and _is_strong(noted.get("etag")) else ""
