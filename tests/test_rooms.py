@@ -19,7 +19,7 @@ TREES = {name.removesuffix(".__init__"): ast.parse(path.read_text("utf-8")) for 
 # From the ground up: a room may import those of the floors below its own, whether at the top or inside a function.
 FLOORS = (
     {"errors", "terminal"},
-    {"ahead", "assets", "border", "config", "filesystem", "keras_private", "option_types", "progress"},
+    {"ahead", "assets", "border", "config", "faults", "filesystem", "keras_private", "option_types", "progress"},
     {"staging"},
     {"files"},
     {"checks", "suggestions"},

@@ -51,3 +51,29 @@ def is_asked_for_shapes() -> bool:
     """
     callers = itertools.islice(traceback.walk_stack(None), 8)
     return any(frame.f_code.co_name == "get_tf_dataset" for frame, _ in callers)
+
+
+def weighs_by_class() -> bool:
+    """Within a loss that is traced or run: whether its sample weights come from `class_weight`.
+
+    Keras makes them of the labels before a loss sees either, and says so nowhere. Hence a look at the callers.
+    """
+    callers = (frame for frame, _ in traceback.walk_stack(None) if frame.f_code.co_name in ("fit", "train_on_batch"))
+    return any(frame.f_locals.get("class_weight") is not None for frame in callers)
+
+
+def mask_lost_at(x: Any) -> str | None:
+    """The name of the operation after which a Keras tensor has no mask any more; None: it has one, or never had.
+
+    Keras warns of layers that do not hand masks on, but not of operations (x * 2, x[:, 1:]). What a tensor was made of
+    and its mask stand in attributes of it.
+    """
+    while getattr(x, "_keras_mask", None) is None:
+        operation, index, _ = x._keras_history
+        inputs = operation._inbound_nodes[index].input_tensors
+        if not inputs:
+            return None
+        if any(getattr(item, "_keras_mask", None) is not None for item in inputs):
+            return operation.name
+        x = inputs[0]
+    return None

@@ -57,6 +57,12 @@ class Case:
             found["token_type_ids"] = np.sort(found["token_type_ids"] % 2, axis=1)
         return found
 
+    def with_ids_outside(self) -> dict[str, np.ndarray]:
+        """Three rows, of which the last two have an id that the vocabulary does not."""
+        inputs = self.arrays(3, 4)
+        inputs["input_ids"][1:, 1] = [-1, self.model.transformer.config.vocab_size]
+        return inputs
+
     def expected(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         values = [inputs[name] for name in self.inputs]
         found = self.model(values if len(values) > 1 else values[0], training=False)

@@ -25,6 +25,8 @@ def test_ids_and_steps_give_what_the_keras_model_gives(item, tmp_path):
         inputs = item.arrays(batch, length)
         for name, value in item.expected(inputs).items():
             assert relative(run(**inputs)[name], value) < 2e-5
+    for value in run(**item.with_ids_outside()).values():
+        assert [bool(np.isnan(row).any()) for row in value] == [False, True, True]
     if "step" in item.signatures:
         prefill, step = (formats.open_litert(str(tmp_path / "out"), name) for name in ("prefill", "step"))
         tokens = greedy(prefill, step, np.array(IDS, "int32"), np.array(MASK, "int32"), COUNT)

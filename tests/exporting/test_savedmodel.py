@@ -101,6 +101,21 @@ def test_a_step_without_a_position_left_and_an_empty_prompt_are_errors(exported)
         signatures["prefill"](input_ids=ids, attention_mask=ids * 0)
 
 
+def test_ids_outside_the_vocabulary_are_errors(exported):
+    item = case("hf_gpt2")
+    signatures = tf.saved_model.load(str(exported / item.name / "exported")).signatures
+    message = f"not from 0 to {item.model.transformer.config.vocab_size - 1}"
+    ids = tf.constant(item.with_ids_outside()["input_ids"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures["serving_default"](input_ids=ids)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures["prefill"](input_ids=ids, attention_mask=tf.ones_like(ids))
+    state = signatures["prefill"](input_ids=ids, attention_mask=tf.constant([[1, 0, 0, 0]] * 3))
+    del state["logits"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures["step"](token=tf.constant([0, 1, -1]), **state)
+
+
 @pytest.fixture
 def bert():
     return tfloader.load(CHECKPOINTS / "hf_bert", num_hidden_layers=1)

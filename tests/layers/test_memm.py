@@ -84,7 +84,7 @@ def test_any_mask_gives_the_loss_and_the_best_path_of_the_real_positions(chain):
 def test_as_a_chain_its_paths_have_their_likelihoods_as_scores():
     random = np.random.default_rng(1)
     emissions, transitions = random.normal(size=(1, 4, 3)), random.normal(size=(3, 3))
-    nodes, links = (np.asarray(part) for part in memm_with(transitions).as_chain(emissions, np.array([4])))
+    nodes, links = (np.asarray(part) for part in memm_with(transitions).as_chain(emissions, np.array([4], "int32")))
     best = best_of(nodes[0], links)
     score = sum(nodes[0, np.arange(4), best]) + sum(links[a, b] for a, b in itertools.pairwise(best))
     assert score == pytest.approx(log_likelihood(best, emissions[0], transitions), abs=1e-12)

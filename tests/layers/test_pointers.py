@@ -104,5 +104,8 @@ def test_spans_are_those_above_the_threshold():
     scores[1, 1, 1, 1] = 0.0
     assert pointer_spans(scores) == [[(0, 3, 3), (1, 0, 2)], []]
     assert pointer_spans(scores[1], threshold=-0.5) == [(1, 1, 1)]
+    rows = scores[:1], scores[1:, :, :2, :2]
+    ragged = tf.concat([tf.RaggedTensor.from_tensor(tf.constant(row), ragged_rank=3) for row in rows], axis=0)
+    assert pointer_spans(ragged) == pointer_spans(scores)
     with pytest.raises(ConfigError, match="expected"):
         pointer_spans(scores[0, 0])

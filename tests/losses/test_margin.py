@@ -61,7 +61,7 @@ def test_angles_of_0_and_pi_have_finite_gradients(cosine):
 
 def test_a_label_that_no_class_has_is_an_error():
     for bad in (-1, 5):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="A label is not from 0"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="A label is not a whole number from 0"):
             losses.margin_softmax([bad], np.zeros((1, 5)))
 
 

@@ -164,5 +164,5 @@ def test_wrong_noise_and_wrong_labels_are_errors():
     with pytest.raises(LossError, match="smallest 0"):
         losses.SampledSoftmax(5, 2, noise=[1, 2, 3, 4, 0])
     layer = layer_of(losses.SampledSoftmax)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="A label is not from 0"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="A label is not a whole number from 0"):
         layer([HIDDEN, LABELS + 1])

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfloader.errors import ConfigError
+from tfloader.faults import checked_ids, fault
 from tfloader.generation.cache import Prompt, StepCache
 from tfloader.generation.proof import prove
 from tfloader.generation.reading import reader
@@ -22,6 +23,9 @@ IDS = tf.TensorSpec([None, None], tf.int32)
 
 class CachedDecoding:
     """The generator's own prefill and step, with all that lies between them in the tensors that they return.
+
+    Rows with a token that the vocabulary does not have, without a token, or with no position left get NaN for logits
+    where the program drops TensorFlow's assertions.
 
     The cache is one tensor [layers * 2, batch, heads, past, head_size] (keys of a layer, then its values), which a step
     returns longer by one. For encoder-decoders, `memory` holds those of the source in the same form.
@@ -54,9 +58,13 @@ class CachedDecoding:
             logits [batch, vocab] of the next token, cache, mask [batch, past]; for encoder-decoders logits, cache,
             memory, mask [batch, length] of the source.
         """
-        tokens, real = aligned_right(input_ids, attention_mask)
+        real = attention_mask != 0
+        input_ids, wrong = self._checked(input_ids, ~real)
+        wrong = tf.reduce_sum(wrong, axis=1) + fault(tf.reduce_any(real, axis=1), "A prompt without a token.", real)
+        tokens, real = aligned_right(input_ids, real)
         logits, _, _, prompt = self.reader.prefill(tokens, real)
         self.layers, self.memory_layers = list(prompt.keys_values), list(prompt.source)
+        logits += tf.expand_dims(wrong, 1)
         state = {"logits": logits, "cache": packed(prompt.keys_values), "mask": tf.cast(real, tf.int32)}
         return state | {"memory": packed(prompt.source)} if prompt.source else state
 
@@ -69,8 +77,9 @@ class CachedDecoding:
         """
         rows, past = tf.shape(token)[0], tf.shape(cache)[3]
         position = tf.reduce_sum(mask, axis=1) if memory is None else tf.fill([rows], past)
+        token, wrong = self._checked(token)
         if (most := self.config.max_position_embeddings) is not None:
-            tf.debugging.assert_less(position, most, "No position is left: the text is as long as the model takes.")
+            wrong += fault(position < most, "No position is left: the text is as long as the model takes.", position)
         prompt = Prompt(
             keys_values=unpacked(cache, self.layers),
             tokens=tf.zeros([rows, past], tf.int32),  # tfloader's attention_bias reads no more than their number
@@ -82,6 +91,7 @@ class CachedDecoding:
         one_slot = tf.zeros([rows, cache.shape[2], 1, cache.shape[4]], cache.dtype)
         new = StepCache({name: (one_slot, one_slot) for name in self.layers}, tf.expand_dims(token, 1), tf.constant(0))
         logits, _, new = self.reader.step(tf.expand_dims(token, 1), position, self.reader.prepared(prompt, 1), new)
+        logits += tf.expand_dims(wrong, 1)
         longer = {"logits": logits, "cache": tf.concat([cache, packed(new.keys_values)], axis=3)}
         if memory is None:
             longer["mask"] = tf.concat([mask, tf.ones([rows, 1], tf.int32)], axis=1)
@@ -92,13 +102,16 @@ class CachedDecoding:
         state = {name: open_spec(value) for name, value in prefilled.items() if name != "logits"}
         return {"token": tf.TensorSpec([None], tf.int32), **state}
 
+    def _checked(self, ids: Any, free: Any = None) -> tuple[Any, Any]:
+        most = self.config.vocab_size
+        return checked_ids(ids, most, f"A token is not from 0 to {most - 1}.", free)
 
-def aligned_right(input_ids: Any, attention_mask: Any) -> tuple[Any, Any]:
-    """(tokens, real) with each row's padding moved to its left."""
-    real = tf.cast(attention_mask != 0, tf.int32)
-    tf.debugging.assert_positive(tf.reduce_sum(real, axis=1), "A prompt without a token.")
+
+def aligned_right(tokens: Any, real: Any) -> tuple[Any, Any]:
+    """Tokens and whether they are real, with each row's padding moved to its left."""
+    real = tf.cast(real, tf.int32)
     order = tf.argsort(real, axis=1, stable=True)
-    return tf.gather(input_ids, order, batch_dims=1), tf.gather(real, order, batch_dims=1) != 0
+    return tf.gather(tokens, order, batch_dims=1), tf.gather(real, order, batch_dims=1) != 0
 
 
 def packed(pairs: Mapping[str, Any]) -> Any:

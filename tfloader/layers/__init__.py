@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from tfloader.layers.attention import AttentionMask, MultiHeadAttention
 from tfloader.layers.crf import ConditionalRandomField
-from tfloader.layers.embeddings import PositionEmbedding, PositionRows, RelativePositionBias, TokenEmbedding, Zeros
+from tfloader.layers.embeddings import (
+    PositionEmbedding,
+    PositionRows,
+    RelativePositionBias,
+    SegmentEmbedding,
+    TokenEmbedding,
+    Zeros,
+)
 from tfloader.layers.feed_forward import FeedForward
 from tfloader.layers.gated_attention import GatedAttentionUnit
 from tfloader.layers.heads import Add, Bias, FirstToken, Scale
@@ -43,6 +50,7 @@ __all__ = [
     "RelativePositionBias",
     "RotaryAttention",
     "Scale",
+    "SegmentEmbedding",
     "SinusoidalPosition",
     "TokenEmbedding",
     "TruncatedNormal",

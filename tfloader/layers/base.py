@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
+
+from tfloader.keras_private import mask_lost_at
 
 
 class Unmasked(keras.layers.Layer):
@@ -12,6 +15,20 @@ class Unmasked(keras.layers.Layer):
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return None
+
+
+class MaskReader(Unmasked):
+    """An Unmasked layer to which positions without a mask are all real; that a mask was lost on the way is said."""
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        unmasked = isinstance(x, keras.KerasTensor) and not args and kwargs.get("mask") is None
+        if unmasked and (lost := mask_lost_at(x)) is not None:
+            warnings.warn(
+                f"{type(self).__name__} {self.name!r} takes padding for real positions: {lost!r} lost the mask of what "
+                "it was given. Give the layer the mask [batch, length]: layer(x, mask=token_ids != 0).",
+                stacklevel=2,
+            )
+        return super().__call__(x, *args, **kwargs)
 
 
 def dense(layer: Any, name: str, units: int, activation: Any = None) -> keras.layers.Dense:

@@ -22,6 +22,7 @@ class ConditionalRandomField(TaggingLayer):
         model = keras.Model(inputs, crf(logits))
         model.compile(optimizer, loss=crf.sparse_loss, metrics=[crf.viterbi_accuracy])
         tags = crf.decode(model.predict(x))
+        tagger = keras.Model(inputs, crf.decode(model.output))
 
     See `TaggingLayer` for masks, labels and `lr_multiplier`.
     """
@@ -39,16 +40,15 @@ class ConditionalRandomField(TaggingLayer):
 
     def sequence_losses(self, labels: Any, emissions: Any) -> Any:
         """[batch]: -log p(labels) of each sequence."""
-        tags, fault = self.tag_ids(labels, emissions)
+        tags, wrong = self.tag_ids(labels, emissions)
         packing = chain.Packing(chain.real_positions(emissions))
         emissions = packing.pack(as_float32(emissions))
         transitions = ops.cast(self.transitions, emissions.dtype)
         losses = chain.negative_log_likelihood(emissions, transitions, packing.pack(tags), packing.lengths)
-        return losses + ops.cast(fault, losses.dtype)
+        return ops.add(losses, wrong)
 
     def greedy_hits(self, labels: Any, emissions: Any) -> Any:
-        tags, _ = self.tag_ids(labels, emissions)
-        return ops.equal(ops.cast(ops.argmax(emissions, axis=-1), "int32"), tags)
+        return self.hits(ops.cast(ops.argmax(emissions, axis=-1), "int32"), labels, emissions)
 
-    def decode(self, emissions: Any) -> Any:
+    def best_paths(self, emissions: Any) -> Any:
         return viterbi_decode(emissions, self.transitions)[0]

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfloader.layers.base import Unmasked, arguments
+from tfloader.layers.products import operations
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -16,7 +17,7 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
     """Token table, which is also the output layer where the weights are tied: `layer(hidden, reverse=True)`.
 
     The mask that it sends to later layers (pooling, CRF, losses) hides `pad_token_id`, but never position 0: for T5
-    the padding id is also the start token.
+    the padding id is also the start token. An id outside the table is an error, and under XLA NaN.
 
     Args:
         pad_token_id: the id that is hidden, or None where every id is a real token.
@@ -26,6 +27,11 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
         super().__init__(input_dim, output_dim, **kwargs)
         self.pad_token_id = pad_token_id
         self.supports_masking = True
+
+    def call(self, inputs: Any, reverse: bool = False) -> Any:
+        if reverse:
+            return super().call(inputs, reverse=True)
+        return operations().look_up(super().call, inputs, self.input_dim, self.name)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         if self.pad_token_id is None or keras.backend.is_float_dtype(inputs.dtype):
@@ -40,6 +46,14 @@ def real_positions(token_ids: Any, pad_token_id: int) -> Any:
     """[batch, length] booleans: not padding. Position 0 always counts as real."""
     real = ops.not_equal(token_ids, pad_token_id)
     return ops.concatenate([ops.ones_like(real[:, :1]), real[:, 1:]], axis=1)
+
+
+@keras.saving.register_keras_serializable("tfloader")
+class SegmentEmbedding(keras.layers.Embedding):
+    """Keras' Embedding in which an id outside the table is an error, and under XLA NaN."""
+
+    def call(self, inputs: Any) -> Any:
+        return operations().look_up(super().call, inputs, self.input_dim, self.name)
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -72,12 +86,16 @@ class PositionEmbedding(keras.layers.Layer):
             return x + table[: ops.shape(x)[1]]
         if position_ids is None:
             position_ids = ops.arange(ops.shape(x)[1])[None]
+        n = self.input_dim
         if self.hierarchical is None:
-            return x + ops.take(table, position_ids, axis=0)
-        alpha, n = self.hierarchical, self.input_dim
+            return x + operations().look_up(lambda ids: ops.take(table, ids, axis=0), position_ids, n, self.name)
+        alpha = self.hierarchical
         table = (table - alpha * table[:1]) / (1 - alpha)
-        coarse = ops.take(table, position_ids // n, axis=0)
-        return x + alpha * coarse + (1 - alpha) * ops.take(table, position_ids % n, axis=0)
+
+        def decomposed(ids):
+            return alpha * ops.take(table, ids // n, axis=0) + (1 - alpha) * ops.take(table, ids % n, axis=0)
+
+        return x + operations().look_up(decomposed, position_ids, n * n, self.name)
 
     def compute_output_shape(self, x_shape: Any, position_ids_shape: Any = None) -> Any:
         return x_shape
@@ -165,6 +183,8 @@ class PositionRows(Unmasked):
         if position_ids is None:
             real = ops.cast(ops.not_equal(token_ids, self.pad_token_id), "int32")
             position_ids = ops.cumsum(real, axis=1) * real - 1
+        else:  # -1, which no table has, for one that would be the row of padding or of none
+            position_ids = ops.where(position_ids < 0, -self.pad_token_id - 2, position_ids)
         return position_ids + self.pad_token_id + 1
 
     def compute_output_spec(self, token_ids: Any, position_ids: Any = None) -> Any:

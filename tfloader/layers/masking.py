@@ -16,6 +16,11 @@ def keep_scores(scores: Any, kept: Any) -> Any:
     return ops.where(ops.cast(kept, "bool"), scores, ops.cast(MASKED, scores.dtype))
 
 
+def padded(scores: Any) -> Any:
+    """Ragged scores, as `predict` gives them for batches of different lengths, in one tensor, MASKED at the ends."""
+    return scores.to_tensor(MASKED) if hasattr(scores, "to_tensor") else scores
+
+
 def is_masked(scores: Any) -> Any:
     """Booleans: MASKED or less. NaN is not, so that it is not overlooked."""
     return scores <= MASKED

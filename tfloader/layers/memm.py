@@ -73,25 +73,25 @@ class MaximumEntropyMarkovModel(TaggingLayer):
 
     def sequence_losses(self, labels: Any, emissions: Any) -> Any:
         """[batch]: -log p(labels) of each sequence / mean length, so that their mean is that over real positions."""
-        tags, packing, conditionals, fault = self._teacher_forced(labels, emissions)
+        tags, packing, conditionals, wrong = self._teacher_forced(labels, emissions)
         likelihoods = [ops.take_along_axis(table, tags[:, :, None], axis=2)[:, :, 0] for table in conditionals]
         losses = ops.sum(ops.where(packing.present, -(likelihoods[0] + likelihoods[1]) / 2, 0.0), axis=1)
         mean_length = ops.mean(ops.cast(packing.lengths, losses.dtype))
-        return losses / ops.maximum(mean_length, 1e-7) + ops.cast(fault, losses.dtype)
+        return ops.add(losses / ops.maximum(mean_length, 1e-7), wrong)
 
     def greedy_hits(self, labels: Any, emissions: Any) -> Any:
         """Mean over the directions of whether each tag is the likeliest beside its true neighbour."""
-        tags, packing, conditionals, _ = self._teacher_forced(labels, emissions)
+        tags, packing, conditionals, wrong = self._teacher_forced(labels, emissions)
         hits = [ops.equal(ops.cast(ops.argmax(table, axis=-1), "int32"), tags) for table in conditionals]
-        return packing.unpack((ops.cast(hits[0], "float32") + ops.cast(hits[1], "float32")) / 2)
+        return packing.unpack((ops.cast(hits[0], "float32") + ops.cast(hits[1], "float32")) / 2) + wrong[:, None]
 
     def _teacher_forced(self, labels, emissions):
-        tags, fault = self.tag_ids(labels, emissions)
+        tags, wrong = self.tag_ids(labels, emissions)
         packing = chain.Packing(chain.real_positions(emissions))
         emissions, tags = packing.pack(as_float32(emissions)), packing.pack(tags)
-        return tags, packing, list(self.conditionals(emissions, tags, packing.lengths)), fault
+        return tags, packing, list(self.conditionals(emissions, tags, packing.lengths)), wrong
 
-    def decode(self, emissions: Any) -> Any:
+    def best_paths(self, emissions: Any) -> Any:
         packing = chain.Packing(chain.real_positions(emissions))
         emissions, transitions = self.as_chain(packing.pack(as_float32(emissions)), packing.lengths)
         return packing.unpack(viterbi_decode(emissions, transitions, packing.present)[0])

@@ -14,12 +14,12 @@ from keras import ops
 
 from tfloader.border import public
 from tfloader.errors import ConfigError
-from tfloader.layers.base import Unmasked, arguments, dense
-from tfloader.layers.masking import keep_scores
+from tfloader.layers.base import MaskReader, arguments, dense
+from tfloader.layers.masking import keep_scores, padded
 from tfloader.layers.rotary import rotate_by_position
 
 
-class SpanScorer(Unmasked):
+class SpanScorer(MaskReader):
     """What both forms share: [batch, length, size] -> scores [batch, heads, start, end] in the compute dtype.
 
     A span with padding at either end, or (with `tril_mask`) an end before its start, scores `masking.MASKED`: below any
@@ -116,10 +116,11 @@ def pointer_spans(scores: Any, threshold: float = 0.0) -> list:
     """The spans whose score is above the threshold, as (type, start, end) with the end included.
 
     Args:
-        scores: [heads, start, end] -> a list of spans, or [batch, heads, start, end] -> such a list for each row.
+        scores: [heads, start, end] -> a list of spans, or [batch, heads, start, end] -> such a list for each row; also
+            ragged, as `predict` gives them for batches of different lengths.
         threshold: 0 is what the multilabel crossentropies train for.
     """
-    scores = ops.convert_to_numpy(scores)
+    scores = ops.convert_to_numpy(padded(scores))
     if scores.ndim == 4:
         return [pointer_spans(row, threshold) for row in scores]
     if scores.ndim != 3:

@@ -12,6 +12,8 @@ from typing import Any
 
 from keras import ops
 
+from tfloader.faults import checked_ids
+
 
 class Operations:
     """What attention computes with.
@@ -41,6 +43,12 @@ class Operations:
         """x [batch, length, ...] -> [batch, length, *sizes]."""
         batch, length, *_ = ops.shape(x)
         return ops.reshape(x, (batch, length, *sizes))
+
+    def look_up(self, table: Callable[[Any], Any], ids: Any, rows: int, name: str) -> Any:
+        """`table(ids)` [..., size], NaN and where possible an error at ids that are not from 0 to rows - 1."""
+        ids, wrong = checked_ids(ids, rows, f"{name}: an id is not from 0 to {rows - 1}.")
+        found = table(ids)
+        return found + ops.cast(ops.expand_dims(wrong, -1), found.dtype)
 
     def once(self, layer: Any, make: Callable[[], Any]) -> Any:
         """What `make()` gives for a layer; where texts of one length are read, it need not be computed twice."""

@@ -13,14 +13,17 @@ import keras
 from keras import ops
 
 from tfloader.errors import ConfigError
+from tfloader.faults import fault, whole_ids
+from tfloader.keras_private import weighs_by_class
 from tfloader.layers import chain
-from tfloader.layers.base import Unmasked
-from tfloader.losses.common import as_float32, require
+from tfloader.layers.base import MaskReader, Unmasked
+from tfloader.layers.masking import padded
+from tfloader.losses.common import as_float32
 
 
 @keras.saving.register_keras_serializable("tfloader")
 class LayerLink:
-    """Stands for a layer in the saved config of a loss or a metric, which must not save the layer itself.
+    """Stands for a layer in the saved config of a loss, a metric or a decoder, which must not save the layer itself.
 
     Both sides save the same link, and Keras gives it back to both as one object when it loads the model.
     """
@@ -47,14 +50,15 @@ class LayerLink:
         """
         if self.layer is None or not self.layer.built:
             raise ConfigError(
-                "This loss or metric does not know its layer's weights: the layer was never called, or the model was "
-                "loaded without it. Compile the model again with the loss and the metrics of its own layer."
+                "This loss, metric or decoder does not know its layer's weights: the layer was never called, or the "
+                "model was loaded without it, or cloned. Make it again from the layer of this model: compile the model "
+                "again, or call the layer's `decode` on its output."
             )
         return self.layer
 
 
 class Linked(keras.losses.Loss if TYPE_CHECKING else object):
-    """A loss, a metric or their layer, which is saved with the link between them."""
+    """A loss, metric or decoder, or their layer, which is saved with the link between them."""
 
     link: LayerLink
 
@@ -71,7 +75,7 @@ class TaggingLoss(Linked, keras.losses.Loss):
     """The loss that a tagging layer computes from labels and from its output, one value a sequence.
 
     Labels are ids [batch, length] (or [batch, length, 1]), or one-hot rows [batch, length, tags]; at padding they may
-    be anything. A sequence with another label, or with none of its rows one-hot, gives NaN, and outside XLA TensorFlow
+    be anything. A sequence with another label, or with a row that is not one-hot, gives NaN, and outside XLA TensorFlow
     stops with an InvalidArgumentError that shows it. Sample weights are one number a sequence.
     """
 
@@ -84,6 +88,11 @@ class TaggingLoss(Linked, keras.losses.Loss):
             raise ConfigError(
                 f"sample_weight has shape {tuple(sample_weight.shape)}; this loss has one value a sequence, so it must "
                 "be [batch]. To leave positions out, pass a mask to the layer."
+            )
+        if sample_weight is not None and weighs_by_class():
+            raise ConfigError(
+                "class_weight: Keras would weigh each sequence by the position of its largest label. A sequence has no "
+                "class: give sample_weight [batch], one number a sequence."
             )
         return super().__call__(y_true, y_pred, sample_weight)
 
@@ -114,7 +123,22 @@ class TaggingAccuracy(Linked, keras.metrics.Mean):
         return {**super().get_config(), "hits": self.hits}
 
 
-class TaggingLayer(Linked, Unmasked):
+@keras.saving.register_keras_serializable("tfloader")
+class TagDecoder(Linked, Unmasked):
+    """A tagging layer's `decode` within a model: the layer's output -> tags, int32 [batch, length]."""
+
+    def __init__(self, link: LayerLink, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.link = link
+
+    def call(self, emissions: Any) -> Any:
+        return self.link.find().decode(emissions)
+
+    def compute_output_spec(self, emissions: Any) -> Any:
+        return keras.KerasTensor(emissions.shape[:2], "int32")
+
+
+class TaggingLayer(Linked, MaskReader):
     """Base of the layers whose weights score the sequence of tags: [batch, length, tags] -> the same in float32.
 
     The output is the input, but at padding every tag scores `masking.MASKED`; that mark is the mask for the loss, the
@@ -122,7 +146,7 @@ class TaggingLayer(Linked, Unmasked):
     which may have holes: real positions then follow one another as if nothing lay between. Without a mask all positions
     are real. A row of padding only has loss 0.
 
-    Subclasses define `sequence_losses`, `greedy_hits` and `decode`.
+    Subclasses define `sequence_losses`, `greedy_hits` and `best_paths`.
 
     Args:
         lr_multiplier: how many times as fast as the rest of the model the layer's own weights learn. They are stored
@@ -202,22 +226,36 @@ class TaggingLayer(Linked, Unmasked):
         raise NotImplementedError
 
     def greedy_hits(self, labels: Any, emissions: Any) -> Any:
-        """[batch, length]: whether each tag is found without a search for the best path."""
+        """[batch, length]: 1 where a tag is found without a search for the best path; rows with wrong labels NaN."""
         raise NotImplementedError
 
     def viterbi_hits(self, labels: Any, emissions: Any) -> Any:
-        """[batch, length]: whether each tag of the best path is right."""
-        tags, _ = self.tag_ids(labels, emissions)
-        return ops.equal(self.decode(emissions), tags)
+        """[batch, length]: 1 where a tag of the best path is right; rows with wrong labels NaN."""
+        return self.hits(self.decode(emissions), labels, emissions)
+
+    def hits(self, found: Any, labels: Any, emissions: Any) -> Any:
+        tags, wrong = self.tag_ids(labels, emissions)
+        return ops.cast(ops.equal(found, tags), "float32") + wrong[:, None]
 
     def decode(self, emissions: Any) -> Any:
-        """The best path for the layer's output: int32 [batch, length], -1 at padding."""
+        """The best path for the layer's output: int32 [batch, length], -1 at padding.
+
+        Args:
+            emissions: the output, [batch, length, tags]; or ragged, as `predict` gives it for batches of different
+                lengths; or a Keras tensor, which gives one: a model with tags as output, to be saved and exported.
+        """
+        if isinstance(emissions, keras.KerasTensor):
+            return TagDecoder(self.link, name=f"{self.name}_tags")(emissions)
+        return self.best_paths(padded(emissions))
+
+    def best_paths(self, emissions: Any) -> Any:
+        """`decode` of a tensor."""
         raise NotImplementedError
 
     # ---- labels
 
     def tag_ids(self, labels: Any, emissions: Any) -> Any:
-        """Labels as ids [batch, length], 0 at padding; and for each sequence 0, or NaN if one of its labels is wrong.
+        """Labels as ids [batch, length], 0 at padding; and their `fault`, [batch].
 
         Raises:
             ConfigError: the number of tags or the length differs from the scores'.
@@ -239,19 +277,10 @@ class TaggingLayer(Linked, Unmasked):
             right = ops.all(ops.equal(ops.one_hot(ids, tags, dtype=labels.dtype), labels), axis=-1)
         else:
             labels = ops.reshape(labels, ops.shape(real))
-            ids = ops.cast(labels, "int32")
-            right = ops.equal(ops.cast(ids, labels.dtype), labels)
-        right = ops.logical_or(right & (ids >= 0) & (ids < tags), ops.logical_not(real))
-        self._require_right(right, labels)
-        fault = ops.where(ops.all(right, axis=1), 0.0, float("nan"))
-        return ops.where(ops.logical_and(real, right), ids, 0), fault
-
-    def _require_right(self, right, labels):
-        length = ops.shape(right)[1]
-        first = ops.argmax(ops.cast(ops.logical_not(ops.reshape(right, (-1,))), "int32"))
-        label = ops.take(ops.reshape(labels, (ops.size(right), -1)), first, axis=0)
-        message = f"{self.name}: a label is neither an id from 0 to {self.num_tags - 1} nor a one-hot row"
-        require(right, f"{message}. Its row, position and value:", first // length, first % length, label)
+            ids, right = whole_ids(labels, tags)
+        message = f"{self.name}: a label is neither an id from 0 to {tags - 1} nor a one-hot row."
+        wrong = fault(ops.logical_or(right, ops.logical_not(real)), message, labels)
+        return ops.where(real, ids, 0), ops.sum(wrong, axis=1)
 
     # ---- saving
 

@@ -11,7 +11,7 @@ from keras import ops
 from tfloader.border import public
 from tfloader.errors import ConfigError, listing
 from tfloader.layers import chain
-from tfloader.layers.masking import is_masked
+from tfloader.layers.masking import is_masked, padded
 from tfloader.losses.common import as_float32
 
 
@@ -24,7 +24,7 @@ def viterbi_decode(
     Among equally good paths it takes the one with the lowest last tag, then the lowest last but one, and so on.
 
     Args:
-        emissions: [batch, length, tags] floats.
+        emissions: [batch, length, tags] floats; also ragged, as `predict` gives them for batches of different lengths.
         transitions: [tags, tags] floats, [i, j] for tag i followed by tag j.
         mask: [batch, length], false where a position takes no part; None: as a tagging layer has marked the emissions,
             and without marks all take part.
@@ -38,7 +38,7 @@ def viterbi_decode(
     Raises:
         ConfigError: shapes or tag ids do not fit together.
     """
-    emissions, transitions = as_float32(emissions), as_float32(transitions)
+    emissions, transitions = as_float32(padded(emissions)), as_float32(transitions)
     start, end, follow = constraint_scores(emissions.shape, transitions.shape, starts, ends, forbidden)
     if mask is not None:
         emissions = chain.mark_padding(emissions, mask)
@@ -107,12 +107,13 @@ class ViterbiDecoder:
     def decode(self, nodes: Any, mask: Any = None) -> np.ndarray:
         """The best tags of one sentence, [length, tags] -> [length], or of several, [batch, ...] -> [batch, length].
 
-        The path and the padding (-1) are those of `viterbi_decode`; `mask` is [length] or [batch, length].
+        The path and the padding (-1) are those of `viterbi_decode`, and nodes may be ragged; `mask` is [length] or
+        [batch, length].
 
         Raises:
             ConfigError: shapes do not fit, or no path is allowed in a row.
         """
-        nodes, transitions = np.asarray(nodes), ops.convert_to_numpy(self.trans)
+        nodes, transitions = np.asarray(padded(nodes)), ops.convert_to_numpy(self.trans)
         rows = nodes if nodes.ndim == 3 else nodes[None]
         start, end, follow = constraint_scores(rows.shape, transitions.shape, self.starts, self.ends, self.forbidden)
         real = ~is_masked(rows).all(axis=-1)

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.faults import checked_ids
+
 # Stands for minus infinity: exp() of it is 0, but its products and gradients are finite. Scores down here are masked.
 LOWEST = -1e30
 
@@ -37,30 +39,12 @@ def log_sum_exp_with_one(terms: Any, axis: Any) -> Any:
     return ops.softplus(ops.logsumexp(terms, axis=axis))
 
 
-def sparse_labels(y_true: Any, y_pred: Any, ignore_class: int | None = None) -> Any:
-    """Labels [...] or [..., 1] as int32 [...], checked, for scores [..., classes]."""
+def class_labels(y_true: Any, y_pred: Any) -> Any:
+    """Labels [...] or [..., 1] as [...], for scores [..., classes]."""
     labels = ops.convert_to_tensor(y_true)
-    if len(labels.shape) == len(y_pred.shape):
-        labels = ops.squeeze(labels, axis=-1)
-    return checked_labels(labels, ops.shape(y_pred)[-1], ignore_class)
+    return ops.squeeze(labels, axis=-1) if len(labels.shape) == len(y_pred.shape) else labels
 
 
-def checked_labels(labels: Any, classes: Any, ignore_class: int | None = None) -> Any:
-    """Labels as int32. On TensorFlow one that is neither from 0 to classes - 1 nor `ignore_class` is an error.
-
-    The error is an InvalidArgumentError; functions that XLA compiles drop such checks.
-    """
-    labels = ops.cast(labels, "int32")
-    good = ops.logical_and(labels >= 0, labels < classes)
-    if ignore_class is not None:
-        good = ops.logical_or(good, ops.equal(labels, ignore_class))
-    require(good, "A label is not from 0 to (number of classes - 1). Number of classes, and labels:", classes, labels)
-    return labels
-
-
-def require(condition: Any, message: str, *values: Any) -> None:
-    """On TensorFlow, an error with the message and values where a condition does not hold everywhere."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.debugging.Assert(tf.reduce_all(condition), [message, *values], summarize=64)
+def checked_labels(labels: Any, classes: Any, ignored: Any = None) -> tuple[Any, Any]:
+    """Labels as int32 from 0 to classes - 1, and the `fault` of those that are none and not `ignored`."""
+    return checked_ids(labels, classes, "A label is not a whole number from 0 to (number of classes - 1).", ignored)

@@ -16,7 +16,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfloader.losses.common import LOWEST, FunctionLoss, as_float32, checked_labels, log_sum_exp_with_one, sparse_labels
+from tfloader.faults import fault
+from tfloader.losses.common import LOWEST, FunctionLoss, as_float32, checked_labels, class_labels, log_sum_exp_with_one
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -36,14 +37,15 @@ def smoothed_sparse_categorical_crossentropy(
             Padding that should not count has a mask, or sample weight 0 and reduction "mean_with_sample_weight".
     """
     logits = as_float32(y_pred)
-    labels = sparse_labels(y_true, logits, ignore_class)
+    labels = class_labels(y_true, logits)
+    ignored = ops.zeros_like(labels, "bool") if ignore_class is None else ops.equal(labels, ignore_class)
+    labels, wrong = checked_labels(labels, ops.shape(logits)[-1], ignored)
     real = logits > LOWEST
     logits = ops.where(real, logits, LOWEST)
     total = ops.logsumexp(logits, axis=-1)
-    ignored = ops.zeros_like(labels, "bool") if ignore_class is None else ops.equal(labels, ignore_class)
-    own = ops.take_along_axis(logits, ops.where(ignored, 0, labels)[..., None], axis=-1)[..., 0]
+    own = ops.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     mean = ops.sum(ops.where(real, logits, 0.0), axis=-1) / ops.sum(ops.cast(real, own.dtype), axis=-1)
-    loss = total - (1 - label_smoothing) * own - label_smoothing * mean
+    loss = ops.add(total - (1 - label_smoothing) * own - label_smoothing * mean, wrong)
     return ops.where(ignored, ops.zeros_like(loss), loss)
 
 
@@ -75,7 +77,10 @@ def multilabel_categorical_crossentropy(y_true: Any, y_pred: Any, axis: int | Se
         terms = scores + ops.log(ops.where(counted, weights, ops.ones_like(weights)))
         return log_sum_exp_with_one(ops.where(counted, terms, LOWEST), axis)
 
-    return one_side(scores, 1 - labels) + one_side(-scores, labels)
+    # Means of labels may be a rounding above 1.
+    fits = ops.logical_or(ops.logical_and(labels >= 0, labels <= 1 + 1e-6), ops.logical_not(real))
+    wrong = ops.sum(fault(fits, "A label is not from 0 to 1.", labels), axis=axis)
+    return ops.add(one_side(scores, 1 - labels) + one_side(-scores, labels), wrong)
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -91,12 +96,12 @@ def sparse_multilabel_categorical_crossentropy(y_true: Any, y_pred: Any, mask_ze
     rows, labels = ops.shape(y_true)[:-1], ops.shape(y_true)[-1]
     scores = ops.reshape(as_float32(y_pred), (math.prod(rows), -1))
     count, classes = ops.shape(scores)
-    ids = checked_labels(ops.reshape(y_true, (count, labels)), classes)
+    ids, wrong = checked_labels(ops.reshape(y_true, (count, labels)), classes)
     where = ops.stack([ops.broadcast_to(ops.arange(count)[:, None], ops.shape(ids)), ids], axis=-1)
     times = ops.scatter(ops.reshape(where, (-1, 2)), ops.ones_like(ops.reshape(ids, (-1,))), (count, classes))
     first = 1 if mask_zero else 0
     loss = multilabel_categorical_crossentropy(times[:, first:] > 0, scores[:, first:])
-    return ops.reshape(loss, rows)
+    return ops.reshape(ops.add(loss, ops.sum(wrong, axis=-1)), rows)
 
 
 @keras.saving.register_keras_serializable("tfloader")

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfloader.losses.common import FunctionLoss, as_float32, sparse_labels
+from tfloader.losses.common import FunctionLoss, as_float32, checked_labels, class_labels
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -57,7 +57,8 @@ def margin_softmax(
         scale: what cosines are multiplied by.
     """
     cosines = as_float32(y_pred)
-    labels = sparse_labels(y_true, cosines)[..., None]
+    labels, wrong = checked_labels(class_labels(y_true, cosines), ops.shape(cosines)[-1])
+    labels = labels[..., None]
     right = ops.take_along_axis(cosines, labels, axis=-1)
     if angular_margin:
         sine = ops.sqrt(ops.maximum(1 - right * right, 1e-7))  # whose gradient is infinite where the cosine is 1 or -1
@@ -67,7 +68,7 @@ def margin_softmax(
     right = right - margin
     is_right = ops.equal(labels, ops.arange(ops.shape(cosines)[-1]))
     logits = scale * ops.where(is_right, right, cosines)
-    return ops.logsumexp(logits, axis=-1) - scale * right[..., 0]
+    return ops.add(ops.logsumexp(logits, axis=-1) - scale * right[..., 0], wrong)
 
 
 @keras.saving.register_keras_serializable("tfloader")

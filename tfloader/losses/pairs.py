@@ -12,7 +12,8 @@ import keras
 from keras import ops
 
 from tfloader.errors import LossError
-from tfloader.losses.common import LOWEST, FunctionLoss, as_float32, log_sum_exp_with_one, require
+from tfloader.faults import fault
+from tfloader.losses.common import LOWEST, FunctionLoss, as_float32, log_sum_exp_with_one
 
 
 def halves(x: Any) -> tuple[Any, Any]:
@@ -25,6 +26,14 @@ def halves(x: Any) -> tuple[Any, Any]:
         raise LossError(f"A batch of pairs has an even number of rows, found {x.shape[0]}.")
     pairs = ops.reshape(x, (-1, 2, *ops.shape(x)[1:]))
     return pairs[:, 0], pairs[:, 1]
+
+
+def torn(labels: Any) -> Any:
+    """[pairs]: the `fault` of those whose two rows have different labels."""
+    first, second = halves(ops.convert_to_tensor(labels))
+    same = ops.all(ops.reshape(ops.equal(first, second), (ops.shape(first)[0], -1)), axis=1)
+    message = "Rows 2i and 2i + 1 have different labels. Was the batch shuffled? On arrays, fit needs shuffle=False."
+    return fault(same, message, ops.stack([first, second], axis=1))
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -42,15 +51,15 @@ def cosent(y_true: Any, y_pred: Any, scale: float = 20.0) -> Any:
     vectors = as_float32(y_pred)
     labels = ops.reshape(as_float32(y_true), (-1,))
     if len(vectors.shape) == 1 or vectors.shape[-1] == 1:
-        cosines = ops.reshape(vectors, (-1,))
+        cosines, unpaired = ops.reshape(vectors, (-1,)), 0.0
     else:
-        labels, again = halves(labels)
-        require(ops.equal(labels, again), "CoSENT: rows 2i and 2i + 1 have different labels. Was the batch shuffled?")
+        unpaired = ops.sum(torn(labels))
+        labels, _ = halves(labels)
         first, second = halves(ops.normalize(vectors, axis=-1))
         cosines = ops.sum(first * second, axis=-1)
     wrong = scale * (cosines[None, :] - cosines[:, None])
     loss = log_sum_exp_with_one(ops.where(labels[:, None] > labels[None, :], wrong, LOWEST), axis=(0, 1))
-    return ops.broadcast_to(loss, (ops.shape(vectors)[0],))
+    return ops.broadcast_to(ops.add(loss, unpaired), (ops.shape(vectors)[0],))
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -58,7 +67,8 @@ def simcse(y_true: Any, y_pred: Any, temperature: float = 0.05) -> Any:
     """SimCSE (Gao et al., 2021, arXiv:2104.08821), of each row: to find its partner among all other rows.
 
     Args:
-        y_true: not looked at; Keras wants one.
+        y_true: the number of each row's pair, such as np.repeat(np.arange(n), 2), by which torn pairs are noticed; or
+            the same number everywhere, which notices nothing.
         y_pred: sentence vectors [2n, size]; rows 2i and 2i + 1 are the same sentence under two dropout masks, or two
             sentences that mean the same.
         temperature: divides the cosines.
@@ -69,7 +79,8 @@ def simcse(y_true: Any, y_pred: Any, temperature: float = 0.05) -> Any:
     row = ops.arange(ops.shape(vectors)[0])
     similar = ops.where(ops.equal(row[:, None], row[None, :]), LOWEST, similar)
     partner = ops.sum(first * second, axis=-1) / temperature
-    return ops.logsumexp(similar, axis=-1) - ops.repeat(partner, 2, axis=0)
+    loss = ops.logsumexp(similar, axis=-1) - ops.repeat(partner, 2, axis=0)
+    return ops.add(loss, ops.repeat(torn(y_true), 2, axis=0))
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -117,9 +128,10 @@ class RDrop(keras.losses.Loss):
         self.alpha = alpha
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        require(ops.equal(*halves(y_true)), "R-Drop: rows 2i and 2i + 1 have different labels. Was the batch shuffled?")
         rows = getattr(self.loss, "call", self.loss)(y_true, y_pred)
-        return rows + self.alpha / 4 * symmetric_divergence(y_pred)
+        rows = rows + self.alpha / 4 * symmetric_divergence(y_pred)
+        wrong = ops.repeat(torn(y_true), 2, axis=0)
+        return ops.add(rows, ops.reshape(wrong, (-1, *[1] * (len(rows.shape) - 1))))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "loss": keras.losses.serialize(self.loss), "alpha": self.alpha}

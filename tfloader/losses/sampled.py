@@ -97,8 +97,9 @@ class SampledSoftmax(Loss):
 
     def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         hidden, labels = floats_as_float32(inputs)
-        labels = checked_labels(labels, self.num_classes)
+        labels, wrong = checked_labels(labels, self.num_classes)
         loss = self.sampled_loss(hidden, labels, self.draw()) if training else self.full_loss(hidden, labels)
+        loss = ops.add(loss, wrong)
         if mask is not None and mask[0] is not None:
             real = ops.cast(mask[0], loss.dtype)
             loss = ops.sum(loss * real) / ops.maximum(ops.sum(real), 1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
 from tfloader import layers as tfl
 from tfloader.errors import ConfigError
 from tfloader.layers.activations import activation
@@ -84,7 +82,7 @@ class SingleStack(Transformer):
             return self.token_embedding()
         return self.layer(
             "Embedding-Segment",
-            keras.layers.Embedding,
+            tfl.SegmentEmbedding,
             input_dim=self.config.type_vocab_size,
             output_dim=self.config.embedding_size or self.config.hidden_size,
             embeddings_initializer=self.initializer,
