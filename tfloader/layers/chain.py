@@ -1,5 +1,7 @@
 """Linear chains of tags in log space: their paths' scores, the sum over all paths, and the best path.
 
+LiteRT knows no new axes within brackets and no lists of tensors of open size: what decodes does without.
+
 Emissions are [batch, length, tags] and transitions[i, j] scores tag i followed by tag j. Only real positions take part:
 the neighbours of a position are the nearest real ones, whatever padding lies between.
 """
@@ -41,7 +43,7 @@ class Packing:
         position = ops.arange(length)
         self.order = ops.argsort(ops.where(real, position, position + length), axis=1)
         self.lengths = ops.sum(ops.cast(real, "int32"), axis=1)
-        self.present = position < self.lengths[:, None]
+        self.present = position < ops.expand_dims(self.lengths, 1)
 
     def pack(self, x: Any) -> Any:
         """x [batch, length, ...] packed, with zeros after the last real position."""
@@ -58,7 +60,7 @@ def along_length(x: Any, positions: Any) -> Any:
     """x[b, positions[b, t], ...]."""
     batch, length = ops.shape(x)[0], ops.shape(x)[1]
     rows = ops.reshape(x, (batch * length, *x.shape[2:]))
-    return ops.take(rows, ops.arange(batch)[:, None] * length + positions, axis=0)
+    return ops.take(rows, ops.expand_dims(ops.arange(batch), 1) * length + positions, axis=0)
 
 
 def scan(step: Any, state: Any, elements: Any, reverse: bool = False) -> Any:
@@ -71,18 +73,37 @@ def scan(step: Any, state: Any, elements: Any, reverse: bool = False) -> Any:
     return ops.scan(lambda state, element: (step(state, element),) * 2, state, elements, reverse=reverse)[1]
 
 
-def prefix_scores(emissions: Any, transitions: Any, lengths: Any, reduce: Any) -> Any:
+def scan_to_decode(step: Any, state: Any, elements: Any, reverse: bool = False) -> Any:
+    """`scan` in operations that LiteRT and ONNX have, and faster; its gradient would take too much memory."""
+    if keras.backend.backend() != "tensorflow":
+        return scan(step, state, elements, reverse)
+    import tensorflow as tf
+
+    if tf.executing_eagerly():  # where every update would copy all states
+        return scan(step, state, elements, reverse)
+    length = tf.shape(tf.nest.flatten(elements)[0])[0]
+
+    def body(count: Any, state: Any, states: Any) -> Any:
+        at = length - 1 - count if reverse else count
+        state = step(state, tf.nest.map_structure(lambda x: tf.gather(x, at), elements))
+        return count + 1, state, tf.tensor_scatter_nd_update(states, tf.reshape(at, [1, 1]), tf.expand_dims(state, 0))
+
+    states = tf.zeros([length, *tf.unstack(tf.shape(state))], state.dtype)
+    return tf.while_loop(lambda count, *_: count < length, body, (0, state, states), maximum_iterations=length)[2]
+
+
+def prefix_scores(emissions: Any, transitions: Any, lengths: Any, reduce: Any, scan: Any = scan) -> Any:
     """[length, batch, tags]: `reduce` (logsumexp or max) of the scores of all paths that end at a position in a tag.
 
     Emissions must be packed; after the last real position its scores are repeated.
     """
     # One position more than there are, because a loop over none has no shape.
     emissions = ops.pad(ops.transpose(emissions, (1, 0, 2)), ((0, 1), (0, 0), (0, 0)))
-    present = (ops.arange(ops.shape(emissions)[0])[:, None] < lengths)[:, :, None]
+    present = ops.expand_dims(ops.expand_dims(ops.arange(ops.shape(emissions)[0]), 1) < lengths, 2)
 
     def step(scores, element):
         emission, present = element
-        return ops.where(present, reduce(scores[:, :, None] + transitions, axis=1) + emission, scores)
+        return ops.where(present, reduce(ops.expand_dims(scores, 2) + transitions, axis=1) + emission, scores)
 
     states = scan(step, emissions[0], (emissions[1:], present[1:]))
     return ops.concatenate([emissions[:1], states[:-1]], axis=0)
@@ -94,10 +115,10 @@ def negative_log_likelihood(emissions: Any, transitions: Any, tags: Any, lengths
     It is the log of the sum over paths of exp(score(path) - score(tags)), and the difference is taken at each position,
     before the sum: two large numbers are never subtracted, so float32 keeps the small loss of a long, well-learned row.
     """
-    emission = ops.take_along_axis(emissions, tags[:, :, None], axis=2)
+    emission = ops.take_along_axis(emissions, ops.expand_dims(tags, 2), axis=2)
     pairs = tags[:, :-1] * transitions.shape[0] + tags[:, 1:]
     transition = ops.pad(ops.take(ops.reshape(transitions, (-1,)), pairs, axis=0), ((0, 0), (1, 0)))
     # In this order the path `tags` itself scores 0 without rounding.
-    relative = (emissions - emission) - transition[:, :, None]
+    relative = (emissions - emission) - ops.expand_dims(transition, 2)
     prefixes = prefix_scores(relative, transitions, lengths, ops.logsumexp)
     return ops.where(lengths > 0, ops.logsumexp(prefixes[-1], axis=-1), 0.0)

@@ -103,18 +103,24 @@ class MaximumEntropyMarkovModel(TaggingLayer):
         """
         transitions = ops.cast(self.transitions, emissions.dtype)
         position = ops.arange(ops.shape(emissions)[1])
-        first, last = (position == 0)[None, :, None], (position == lengths[:, None] - 1)[:, :, None]
+        first = ops.expand_dims(position == 0, 1)
+        last = ops.expand_dims(position == ops.expand_dims(lengths, 1) - 1, 2)
         steps = ops.transpose(emissions, (1, 0, 2))
 
         def normalisers(scores):
-            return lambda step: ops.logsumexp((step[:, None, :] + scores) / 2, axis=-1)
+            def step(_, emission):
+                return ops.logsumexp((ops.expand_dims(emission, 1) + scores) / 2, axis=-1)
 
-        # One position at a time: all pairs of tags at all positions at once would be large.
-        from_before = ops.transpose(ops.map(normalisers(transitions), steps), (1, 0, 2))
-        from_after = ops.transpose(ops.map(normalisers(ops.transpose(transitions)), steps), (1, 0, 2))
+            # One position at a time: all pairs of tags at all positions at once would be large.
+            return ops.transpose(chain.scan_to_decode(step, ops.zeros_like(emissions[:, 0]), steps), (1, 0, 2))
+
+        from_before, from_after = normalisers(transitions), normalisers(ops.transpose(transitions))
         alone = ops.log_softmax(emissions)
-        forwards = ops.where(first, alone, emissions / 2) - ops.where(last, 0.0, ops.roll(from_before, -1, axis=1))
-        backwards = ops.where(last, alone, emissions / 2) - ops.where(first, 0.0, ops.roll(from_after, 1, axis=1))
+        # Each from its neighbour. Not by ops.roll, which LiteRT does not have.
+        from_before = ops.concatenate([from_before[:, 1:], from_before[:, :1]], axis=1)
+        from_after = ops.concatenate([from_after[:, -1:], from_after[:, :-1]], axis=1)
+        forwards = ops.where(first, alone, emissions / 2) - ops.where(last, 0.0, from_before)
+        backwards = ops.where(last, alone, emissions / 2) - ops.where(first, 0.0, from_after)
         return (forwards + backwards) / 2, transitions / 2
 
     def get_config(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -46,21 +47,31 @@ def viterbi_decode(
     emissions = packing.pack(emissions)
     transitions = ops.cast(transitions, emissions.dtype) + ops.cast(follow, emissions.dtype)
     position = ops.arange(ops.shape(emissions)[1])
-    first, last = position == 0, position == packing.lengths[:, None] - 1
-    emissions = emissions + ops.where(first[:, None], ops.cast(start, emissions.dtype), 0.0)
-    emissions = emissions + ops.where(last[:, :, None], ops.cast(end, emissions.dtype), 0.0)
-    prefixes = chain.prefix_scores(emissions, transitions, packing.lengths, ops.max)
+    first, last = position == 0, position == ops.expand_dims(packing.lengths, 1) - 1
+    emissions = emissions + ops.where(ops.expand_dims(first, 1), ops.cast(start, emissions.dtype), 0.0)
+    emissions = emissions + ops.where(ops.expand_dims(last, 2), ops.cast(end, emissions.dtype), 0.0)
+    prefixes = chain.prefix_scores(emissions, transitions, packing.lengths, ops.max, chain.scan_to_decode)
 
     def step(following, element):
         prefix, last = element
         onwards = ops.take(ops.transpose(transitions), following, axis=0)
-        return ops.cast(ops.argmax(prefix + ops.where(last[:, None], 0.0, onwards), axis=-1), "int32")
+        return first_highest(prefix + ops.where(ops.expand_dims(last, 1), 0.0, onwards))
 
     # From the back; what lies behind the last real position has no influence on it.
-    tags = chain.scan(step, ops.zeros_like(packing.lengths), (prefixes, ops.transpose(last)), reverse=True)
+    tags = chain.scan_to_decode(step, ops.zeros_like(packing.lengths), (prefixes, ops.transpose(last)), reverse=True)
     score = ops.where(packing.lengths > 0, ops.max(prefixes[-1], axis=-1), 0.0)
-    found = ops.logical_and(packing.present, (score > float("-inf"))[:, None])
+    found = ops.logical_and(packing.present, ops.expand_dims(score > float("-inf"), 1))
     return packing.unpack(ops.where(found, ops.transpose(tags), -1)), score
+
+
+def first_highest(scores: Any) -> Any:
+    """[...] int32: which of the scores [..., n] is the highest, the first of equals."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # To Keras -0.0 is lower than 0.0, which it finds out by operations that ONNX does not have.
+        return tf.argmax(scores, axis=-1, output_type=tf.int32)
+    return ops.cast(ops.argmax(scores, axis=-1), "int32")
 
 
 def constraint_scores(
