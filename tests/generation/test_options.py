@@ -84,16 +84,16 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, hint):
         "num_return_sequences": [0],
         "max_new_tokens": [0, -5, 2.5, 2**31],
         "min_new_tokens": [-1],
-        "temperature": [0, 0.0, -1, float("nan"), float("inf"), "1"],
+        "temperature": [0, 0.0, -1, 1e-39, 1e39, float("nan"), float("inf"), "1"],
         "top_k": [0, -1, 2.0],
         "top_p": [0, -0.1, 1.1, float("nan")],
         "min_p": [-0.1, 1.5],
         "typical_p": [0, 2],
         "penalty_alpha": [0, -0.1, 1.1],
-        "repetition_penalty": [0, -1],
+        "repetition_penalty": [0, -1, 1e-39, 1e39],
         "no_repeat_ngram_size": [-1, 1.5],
         "length_penalty": [None, float("inf")],
-        "diversity_penalty": [-0.1, float("nan"), None],
+        "diversity_penalty": [-0.1, 1e39, float("nan"), None],
         "early_stopping": ["always", 1, None],
         "eos_token_id": [-1, "2", [1, -1], [1.0], True],
         "pad_token_id": [-1, 1.5],
@@ -126,6 +126,7 @@ def test_temperature_zero_says_what_to_do():
         ({"temperature": 0.7}, "only sampling uses temperature: add do_sample=True"),
         ({"top_p": 0.9, "min_p": 0.1}, "only sampling uses top_p, min_p"),
         ({"top_k": 5}, "only sampling or contrastive search uses top_k: add do_sample=True or penalty_alpha"),
+        ({"length_penalty": -17, "num_beams": 2}, "out of range for float32"),
         ({"length_penalty": 2.0}, "only beam search uses length_penalty: add num_beams"),
         ({"early_stopping": True}, "only beam search uses early_stopping"),
         ({"do_sample": True, "num_beams": 2}, "not implemented"),
@@ -203,10 +204,18 @@ def test_seeds_of_their_own_are_as_many_as_prompts():
         options.check(10, prompts=3)
 
 
-@pytest.mark.parametrize("phrases", [[], [[]], [[1], [-1]], [["a"]], [[1.5]], [[[1]]]])
+@pytest.mark.parametrize(
+    "phrases", [[], [[]], [[1], [-1]], [["a"]], [[1.5]], [[[1]]], [[[1], [2, 3]]], [5], 5, None, "a"]
+)
 def test_a_trie_refuses_what_are_no_phrases(phrases):
     with pytest.raises(ConfigError, match="A Trie needs phrases"):
         Trie(phrases)
+
+
+@pytest.mark.parametrize("longest", [0, "2", 1.5, None])
+def test_spans_have_a_length(longest):
+    with pytest.raises(ConfigError, match="longest is"):
+        Trie.spans([[1, 2]], longest)
 
 
 def test_options_are_checked_without_tensorflow():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,9 @@ class AutoRegressiveDecoder:
         self, start_id: int | None, end_id: int | None, maxlen: int, minlen: int = 1, compat: str | None = None
     ) -> None:
         _check_count("maxlen", maxlen)
+        _check_count("minlen", minlen, least=0)
+        _check_count("start_id", 0 if start_id is None else start_id, least=0)
+        _check_count("end_id", 0 if end_id is None else end_id, least=-1)
         _check(compat in (None, "bert4keras"), f"compat is {compat!r}, expected None or 'bert4keras'.")
         self.start_id, self.end_id, self.maxlen, self.minlen, self.compat = start_id, end_id, maxlen, minlen, compat
         self.first_output_ids = np.array([[] if start_id is None else [start_id]], dtype=np.int64)
@@ -116,6 +119,7 @@ class AutoRegressiveDecoder:
             min_ends: how many end_id an output must hold, one of them at its end, to be finished.
         """
         _check_count("topk", topk)
+        _check_count("min_ends", min_ends)
         inputs = [np.array([array]) for array in inputs]
         predict: Any = self.predict  # as `wraps` made it
         output_ids, scores = self.first_output_ids, np.zeros(1)
@@ -160,8 +164,10 @@ class AutoRegressiveDecoder:
             seed: the same seed draws the same outputs; None draws from NumPy's global generator.
         """
         _check_count("n", n)
+        _check_count("min_ends", min_ends)
         _check_count("topk", 1 if topk is None else topk)
-        _check(topp is None or 0 < topp <= 1, f"topp is {topp}, expected a share in (0, 1].")
+        _check(topp is None or (_is_number(topp) and 0 < topp <= 1), f"topp is {topp!r}, expected a share in (0, 1].")
+        _check_count("seed", 0 if seed is None else seed, least=0)
         generator = np.random if seed is None else np.random.default_rng(seed)
         inputs, output_ids, results = [np.array([array]) for array in inputs], self.first_output_ids, []
         predict: Any = self.predict  # as `wraps` made it
@@ -187,7 +193,8 @@ class AutoRegressiveDecoder:
 
 def _probabilities(scores: Any, rtype: str, temperature: float, rows: int, step: int) -> np.ndarray:
     """The distributions [rows, vocab] that scores of this type mean at this temperature."""
-    _check(temperature > 0, f"temperature is {temperature}, expected more than 0; topk=1 is greedy.")
+    positive = _is_number(temperature) and temperature > 0
+    _check(positive, f"temperature is {temperature!r}, expected more than 0; topk=1 is greedy.")
     scores, at = np.asarray(scores, dtype=np.float64), f"at step {step}"
     fits = scores.ndim == 2 and len(scores) == rows and scores.size > 0
     _check(fits, f"predict returned shape {scores.shape} {at}, expected [{rows}, vocab]; see last_token(model).")
@@ -241,8 +248,13 @@ def _take_rows(states: Any, rows: np.ndarray, count: int) -> Any:
     return [copy.deepcopy(states[row]) for row in rows] if isinstance(states, list) else np.asarray(states)[rows]
 
 
-def _check_count(name: str, value: int) -> None:
-    _check(isinstance(value, Integral) and value >= 1, f"{name} is {value!r}, expected a whole number of at least 1.")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_count(name: str, value: Any, least: int = 1) -> None:
+    fits = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    _check(fits, f"{name} is {value!r}, expected a whole number of at least {least}.")
 
 
 def _check(holds: bool, message: str) -> None:

@@ -15,7 +15,7 @@ from tfloader.border import public
 from tfloader.config import shown
 from tfloader.errors import ConfigError, listing
 from tfloader.files import read_json
-from tfloader.generation.option_rules import USED_BY
+from tfloader.generation.option_rules import USED_BY, plain, wrong_values
 from tfloader.generation.options import DEFAULTS, GenerationOptions
 
 FILE = "generation_config.json"
@@ -103,6 +103,8 @@ def with_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     named = any(name in given for name in STRATEGY)
     taken = {name: value for name, value in defaults.items() if not (named and name in STRATEGY)}
     together = {**DEFAULTS, **taken, **given}
+    if any(wrong_values({name: plain(name, value) for name, value in together.items() if name in DEFAULTS}, DEFAULTS)):
+        return taken | dict(given)  # to be refused
     useless = {name for _, _, is_on, names in USED_BY if not is_on(together) for name in names}
     return {name: value for name, value in taken.items() if name not in useless} | dict(given)
 

@@ -31,6 +31,7 @@ OTHER_NAMES = {
     "stop": "stop_strings",
 }
 MOST = 2**31 - 1  # ids and counts are int32 in the graph
+LARGE = 1e30  # scores are float32 there: products with more would be infinite
 
 
 def wrong_values(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:
@@ -58,6 +59,8 @@ def conflicts(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterato
         yield "num_beams={num_beams} is not a multiple of num_beam_groups={num_beam_groups}".format(**values)
     if values["num_beam_groups"] > 1 and not values["diversity_penalty"]:
         yield "num_beam_groups needs a diversity_penalty above 0: without it all groups find the same"
+    if abs(values["length_penalty"]) * math.log(values["max_new_tokens"]) > math.log(LARGE):
+        yield "length_penalty={length_penalty}: length ** length_penalty is out of range for float32".format(**values)
     for strategy, remedy, is_on, names in USED_BY:
         without_effect = [name for name in names if name in given]
         if without_effect and not is_on(values):
@@ -122,9 +125,12 @@ def _real(words: str, test: Callable[[float], bool]) -> tuple[str, Callable]:
     return words, lambda value: _is_real(value) and test(value)
 
 
+def _positive(hint: str = "") -> tuple[str, Callable]:
+    return _real(f"above 0, from {1 / LARGE:g} to {LARGE:g}{hint}", lambda value: 1 / LARGE <= value <= LARGE)
+
+
 SWITCH = ("True or False", lambda value: isinstance(value, bool))
 FRACTION = _real("above 0 and at most 1", lambda value: 0 < value <= 1)
-NOT_NEGATIVE = _real("0 or more", lambda value: value >= 0)
 ONE_OR_MORE_IDS = ("a token id or several", lambda value: _is_integer(value) or _is_ids(value))
 
 # name -> what its value must be, in words and as a test
@@ -135,16 +141,16 @@ RULES: dict[str, tuple[str, Callable]] = {
     "num_return_sequences": _whole(1),
     "max_new_tokens": _whole(1),
     "min_new_tokens": _whole(0),
-    "temperature": _real("above 0 (for greedy search say do_sample=False)", lambda value: value > 0),
+    "temperature": _positive(" (for greedy search say do_sample=False)"),
     "top_k": _whole(1),
     "top_p": FRACTION,
     "min_p": _real("from 0 to 1", lambda value: 0 <= value <= 1),
     "typical_p": FRACTION,
     "penalty_alpha": FRACTION,
-    "repetition_penalty": _real("above 0", lambda value: value > 0),
+    "repetition_penalty": _positive(),
     "no_repeat_ngram_size": _whole(0),
     "length_penalty": _real("a finite number", lambda value: True),
-    "diversity_penalty": NOT_NEGATIVE,
+    "diversity_penalty": _real(f"from 0 to {LARGE:g}", lambda value: 0 <= value <= LARGE),
     "early_stopping": ('False, True or "never"', lambda value: isinstance(value, bool) or value == "never"),
     "eos_token_id": ONE_OR_MORE_IDS,
     "pad_token_id": _whole(0),

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfloader.errors import ConfigError
 
+PHRASES = "A Trie needs phrases for each prompt: lists of token ids, none empty and none negative"
 SHIFT = 32  # an edge is (node << SHIFT) + token
 
 
@@ -40,18 +41,20 @@ class Trie:
     @classmethod
     def spans(cls, sources: Iterable[Sequence[int]], longest: int) -> Self:
         """Any stretch of at most `longest` tokens of each prompt's own source (reading comprehension)."""
+        if isinstance(longest, bool) or not isinstance(longest, int) or longest < 1:
+            raise ConfigError(f"longest is {longest!r}, expected a whole number of at least 1.")
         stretches = ([source[at : at + longest] for at in range(len(source))] for source in map(list, sources))
         return cls.__new__(cls)._build(stretches, everywhere=True)
 
     def _build(self, groups: Iterable[Iterable[Sequence[int]]], everywhere: bool) -> Self:
-        arrays = [[np.asarray(phrase) for phrase in phrases] for phrases in groups]
+        try:
+            arrays = [[np.asarray(phrase) for phrase in phrases] for phrases in groups]
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{PHRASES}; {error}.") from None
         phrases = [phrase for group in arrays for phrase in group]
         faulty = [x for x in phrases if x.ndim != 1 or not len(x) or x.dtype.kind not in "iu" or x.min() < 0]
         if faulty or not arrays or not all(arrays):
-            raise ConfigError(
-                "A Trie needs phrases for each prompt: lists of token ids, none empty and none negative"
-                + (f"; found {faulty[0].tolist()}." if faulty else "; found none.")
-            )
+            raise ConfigError(f"{PHRASES}; found {faulty[0].tolist() if faulty else 'none'}.")
         self.groups = len(arrays)
         self.largest = int(max(phrase.max() for phrase in phrases))
         node = np.repeat(np.arange(self.groups), [len(group) for group in arrays])
