@@ -55,7 +55,13 @@ def reader(name, **options):
 
 def make_chinese_gpt2(folder, **config):
     """Saves a random GPT-2 with a WordPiece vocabulary of a few characters; returns the folder."""
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"春江潮水连海平月共生，。诗词绝句律《》："]
+    return make_gpt2(
+        folder, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"春江潮水连海平月共生，。诗词绝句律《》："], **config
+    )
+
+
+def make_gpt2(folder, tokens, **config):
+    """Saves a random GPT-2 with these WordPieces; returns the folder."""
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf-8")
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "initializer_range": 0.5}
     config = {"model_type": "gpt2", "vocab_size": len(tokens), **sizes, **config}

@@ -61,6 +61,15 @@ def test_prompts_come_from_a_file_and_leave_as_json_lines(plain, capsys, tmp_pat
     assert lines == [{"prompt": text, "text": generator.generate(text, max_new_tokens=5)} for text in ("春江", "月")]
 
 
+def test_only_the_ends_of_lines_part_the_prompts_of_a_file(plain, capsys, tmp_path):
+    folder, _ = plain
+    prompts = [f"春{mark}江" for mark in "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"]
+    (tmp_path / "prompts.txt").write_bytes("\n".join(prompts).encode() + "\r\n月\r\n".encode())
+    arguments = ["--prompts", str(tmp_path / "prompts.txt"), "--json", "--max-new-tokens", "1"]
+    assert main(["generate", str(folder), *arguments]) == 0
+    assert [json.loads(line)["prompt"] for line in capsys.readouterr().out.split("\n")[:-1]] == [*prompts, "月"]
+
+
 def test_any_option_of_generation_is_passed_on_and_several_sequences_come_one_a_line(plain, capsys):
     folder, generator = plain
     arguments = ["generate", str(folder), "春", "--option", "num_beams=2", "--option", "num_return_sequences=2"]

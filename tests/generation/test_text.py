@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tfloader
 from tests.conftest import CHECKPOINTS
-from tests.generation.models import make_chinese_gpt2
+from tests.generation.models import make_chinese_gpt2, make_gpt2
 from tfloader.errors import ConfigError
+from tfloader.generation.option_rules import RULES
 from tfloader.generation.text import TextGenerator
 
 GREEDY = {"max_new_tokens": 10, "eos_token_id": None}
@@ -132,9 +137,80 @@ def test_contrastive_search_and_sampling_stream_what_they_generate():
         assert "".join(made.stream("the quick", **options, **GREEDY)) == made.generate("the quick", **options, **GREEDY)
 
 
-def test_an_empty_prompt_is_refused():
-    with pytest.raises(ConfigError, match="prompt 1 is empty"):
-        generator("gpt2_openai").generate(["the", ""], **GREEDY)
+def test_an_empty_prompt_is_refused_with_the_token_to_begin_from():
+    made = generator("gpt2_openai")
+    start = made.tokenizer.bos_token_id
+    with pytest.raises(ConfigError, match=rf"prompt 1 is empty; .* generate_ids\(\[\[{start}\]\]\)"):
+        made.generate(["the", ""], **GREEDY)
+    assert made.generate_ids([[start]], **GREEDY).sequences
+    with pytest.raises(ConfigError, match=r"prompt 0 is empty$"):
+        TextGenerator(tfloader.load(CHECKPOINTS / "b4k_gpt_segtable")).generate_ids([[]])
+
+
+ODD = [
+    None,
+    True,
+    -1,
+    2**70,
+    1.5,
+    math.nan,
+    "4",
+    "",
+    "\ud800",
+    b"4",
+    [],
+    [[]],
+    ["4"],
+    [None],
+    {},
+    {4},
+    object(),
+    Path("4"),
+]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_an_option_of_any_type_is_used_or_refused(name):
+    made = generator("gpt2_openai")
+    for value in (*ODD, np.array([[1.5]]), np.array("4")):
+        with contextlib.suppress(ConfigError, tfloader.TokenizerError):
+            made.options({name: value})
+        with contextlib.suppress(ConfigError):
+            made.options({name: value, "num_beams": "2", "top_k": []})
+
+
+@pytest.mark.parametrize("value", [None, 5, b"the", ["the", 5], [None], [["the"]], object(), [], {}])
+def test_prompts_that_are_no_texts_are_refused(value):
+    made = generator("gpt2_openai")
+    for call in (made.generate, made.score):
+        with pytest.raises(ConfigError):
+            call(value)
+    with pytest.raises(ConfigError):
+        next(made.stream(value))
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask"),
+    [
+        (5, None),
+        (None, None),
+        ("the", None),
+        ([5, 6], None),
+        ([["a"]], None),
+        ([[1.5]], None),
+        ([[[1], [2, 3]]], None),
+        ([[True]], None),
+        ([[2**70]], None),
+        ([[5, 6]], [[1]]),
+        ([[5, 6]], [[1, 1], [1, 1]]),
+        ([[5], [6, 7]], [[1], [1]]),
+        ([[5, 6]], 1),
+        ([[5, 6]], [[0, 0]]),
+    ],
+)
+def test_ids_that_are_no_prompts_are_refused(ids, mask):
+    with pytest.raises(ConfigError):
+        generator("gpt2_openai").generate_ids(ids, mask)
 
 
 def test_texts_that_cannot_be_scored_are_refused():
@@ -143,6 +219,89 @@ def test_texts_that_cannot_be_scored_are_refused():
     for name, options in MODELS[2:]:
         with pytest.raises(ConfigError, match="T5 and UniLM score targets for sources"):
             generator(name, **options).score("the")
+
+
+# ---- words, and tokens that are none
+
+
+@pytest.fixture(scope="module")
+def english(tmp_path_factory):
+    """A generator whose model has four rows more than its WordPiece vocabulary, and the options that make it write."""
+    folder = tmp_path_factory.mktemp("english")
+    words = "it ' s don t the cat sat play good day ##ing 春 江"
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words.split()]
+    make_gpt2(folder, tokens, vocab_size=len(tokens) + 4)
+    made = TextGenerator(tfloader.load(folder), tfloader.load_tokenizer(folder))
+
+    def writing(text):
+        ids = [token if isinstance(token, int) else tokens.index(token) for token in text]
+        allowed = iter(ids)
+        return {
+            "prefix_allowed_tokens_fn": lambda prompt, seen: [next(allowed, ids[-1])],
+            "max_new_tokens": len(ids),
+            "eos_token_id": None,
+        }
+
+    return made, writing
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "text"),
+    [
+        ("play", "good day", " good day"),
+        ("play", "##ing good", "ing good"),
+        ("play ", "good", "good"),
+        ("the cat", "it ' s good day the cat", " it's good day the cat"),
+        ("it's", "good day", " good day"),
+        ("don'", "t sat the", "t sat the"),
+        ("春", "江", "江"),
+    ],
+)
+def test_prompt_and_new_text_read_as_one_and_stream_alike(english, prompt, words, text):
+    made, writing = english
+    assert made.generate(prompt, **writing(words.split())) == text
+    assert "".join(made.stream(prompt, **writing(words.split()))) == text
+
+
+@pytest.mark.parametrize("stop", ["[SEP]", ["[CLS]", "[SEP]"], ["sat", "[SEP]"]])
+def test_a_stop_string_that_is_a_token_without_text_ends_there(english, stop):
+    made, writing = english
+    options = writing(["the", "cat", "[SEP]", "sat", "good"])
+    assert made.generate("it", **options) == " the cat sat good"
+    options = writing(["the", "cat", "[SEP]", "sat", "good"])
+    assert made.generate("it", stop_strings=stop, **options) == " the cat"
+
+
+@pytest.mark.parametrize("stop", ["\n", "The", "  ", ["cat", "\n"]])
+def test_a_stop_string_that_cannot_come_is_refused(english, stop):
+    with pytest.raises(ConfigError, match=r"stop_strings .* would stop nothing"):
+        english[0].generate("it", stop_strings=stop)
+
+
+def test_a_row_without_a_token_is_never_chosen(english):
+    made, _ = english
+    tokens = made.tokenizer.vocab_size
+    allowed = {"prefix_allowed_tokens_fn": lambda *_: [tokens - 1, *range(tokens, tokens + 4)], "eos_token_id": None}
+    for strategy in ({}, {"do_sample": True, "seed": 1, "temperature": 30.0}, {"num_beams": 2}):
+        found = made.generate_ids([[5, 6]] * 8, max_new_tokens=3, **allowed, **strategy)
+        assert found.sequences == [[tokens - 1] * 3] * 8
+    hot = {"do_sample": True, "seed": [*range(16)], "temperature": 30.0, "max_new_tokens": 20}
+    free = TextGenerator(made.transformer).generate_ids([[5]] * 16, **hot)
+    assert max(map(max, free.sequences)) >= tokens, "without a tokenizer nothing is known of them"
+
+
+def test_a_stop_token_outside_the_vocabulary_is_said_with_the_file(english):
+    made, _ = english
+    odd = TextGenerator(made.transformer, made.tokenizer)
+    odd.config = odd.config.replace(eos_token_id=50256)
+    with pytest.raises(ConfigError, match=r"config.json has the stop token eos_token_id = 50256"):
+        odd.generate("it")
+    assert odd.generate("it", eos_token_id=None, max_new_tokens=2)
+
+
+def test_a_tokenizer_of_another_library_is_refused(english):
+    with pytest.raises(tfloader.TokenizerError, match="found a dict"):
+        TextGenerator(english[0].transformer, {"it": 5})
 
 
 # ---- what stands around a prompt

@@ -4,7 +4,8 @@ Running and finished hypotheses are two sets of `num_beams` each. A hypothesis t
 continuations enters the finished set, ranked by sum of log-probabilities / length ** length_penalty, and pushes out
 the worst there; it never goes on. A prompt is done when no running hypothesis can enter any more; when that is, is what
 `early_stopping` says: True as soon as the finished set is full, False judging the best running one by its present
-length, "never" by the greatest length that it may reach.
+length, "never" by the greatest length that it may reach. Constraints may leave fewer hypotheses than `num_beams`: the
+other beams are copies with the score -inf, which nothing comes from, and a search in which none runs is over.
 
 Diverse beam search (Vijayakumar et al., 2018) divides the beams into groups, each a search with both sets of its own.
 The groups take turns: from the score of a token a group subtracts `diversity_penalty` for each running hypothesis of
@@ -20,12 +21,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfloader.config import TransformerConfig
-from tfloader.generation.filters import places_of
+from tfloader.generation.filters import RULED_OUT, places_of
 from tfloader.generation.options import GenerationOptions
 from tfloader.generation.processors import Context, fault
 from tfloader.generation.sampling import is_one_of, put
-
-NEVER = -1e9
 
 
 class Beams(NamedTuple):
@@ -33,11 +32,10 @@ class Beams(NamedTuple):
 
     Attributes:
         tokens, real: int32, bool [searches, beams, columns] running hypotheses, best first.
-        running: float32 [searches, beams] their scores.
+        running: float32 [searches, beams] their scores; -inf where there is none.
         finished_tokens: int32 [searches, beams, columns] finished hypotheses, best first.
-        finished_scores, finished_lengths: float32, int32 [searches, beams]; NEVER and 0 where there is none.
+        finished_scores, finished_lengths: float32, int32 [searches, beams]; -inf and 0 where there is none.
         open: bool [searches] whether a better hypothesis may still come.
-        stuck: bool [searches] whether none is left to go on.
         last: int32 [searches * beams] the newest tokens; `advance` has them as [searches, beams].
         used, generated, stop_at, fault: as in `sampling.Rows`.
     """
@@ -49,7 +47,6 @@ class Beams(NamedTuple):
     finished_scores: Any
     finished_lengths: Any
     open: Any
-    stuck: Any
     last: Any
     used: Any
     generated: Any
@@ -58,7 +55,7 @@ class Beams(NamedTuple):
 
 
 # Its fields with a row for each search.
-BY_SEARCH = ("tokens", "real", "running", "finished_tokens", "finished_scores", "finished_lengths", "open", "stuck")
+BY_SEARCH = ("tokens", "real", "running", "finished_tokens", "finished_scores", "finished_lengths", "open")
 
 
 class BeamSearch:
@@ -81,12 +78,11 @@ class BeamSearch:
             tokens=tf.reshape(tokens, shape),
             real=tf.reshape(real, shape),
             # All beams are the same before the first token: only one of them may be continued.
-            running=tf.repeat(tf.constant([[0.0] + [NEVER] * (self.beams - 1)]), searches, axis=0),
+            running=tf.repeat(tf.constant([[0.0] + [RULED_OUT] * (self.beams - 1)]), searches, axis=0),
             finished_tokens=tf.zeros(shape, tf.int32),
-            finished_scores=tf.fill(shape[:2], NEVER),
+            finished_scores=tf.fill(shape[:2], RULED_OUT),
             finished_lengths=tf.zeros(shape[:2], tf.int32),
             open=tf.ones([searches], tf.bool),
-            stuck=tf.zeros([searches], tf.bool),
             last=tf.zeros([prompts * self.copies], tf.int32),
             used=tf.constant(length),
             generated=tf.constant(0),
@@ -106,12 +102,12 @@ class BeamSearch:
             own = scores[number :: self.groups]
             if chosen:
                 own -= numbers["diversity_penalty"] * counts(tf.concat(chosen, axis=1), tf.shape(own)[2])[:, None]
-            # A search that is over chooses nothing.
+            # A search that is over chooses nothing, nor does a beam that no hypothesis lives in.
             live = group.open[:, None]
             group, beam = self.advance(group, own, process, numbers)
             groups.append(group)
             beams.append(beam)
-            chosen.append(tf.where(live, group.last, -1))
+            chosen.append(tf.where(live & (group.running > RULED_OUT), group.last, -1))
         joined = {name: interleaved([getattr(group, name) for group in groups]) for name in (*BY_SEARCH, "last")}
         joined["last"] = tf.reshape(joined["last"], [-1])
         joined["fault"] = tf.reduce_max([group.fault for group in groups])
@@ -131,11 +127,12 @@ class BeamSearch:
         context = Context(tokens, real, state.generated)
         processed = process(tf.reshape(scores, (-1, vocab)), context, numbers)
         whole = (-1, beams * vocab)
-        broken = fault(tf.reshape(scores, whole), tf.reshape(processed, whole), state.open)
-        scores = tf.reshape(tf.reshape(processed, (-1, beams, vocab)) + state.running[:, :, None], whole)
+        sums = tf.reshape(tf.reshape(processed, (-1, beams, vocab)) + state.running[:, :, None], whole)
+        over = state.finished_scores[:, 0] > RULED_OUT
+        broken = fault(tf.reshape(scores, whole), sums, state.open, over)
         # Enough candidates that `beams` of them go on even if all others end.
         count = beams * max(2, 1 + len(self.options.eos_token_ids))
-        scores, flat = tf.math.top_k(scores, k=count)
+        scores, flat = tf.math.top_k(sums, k=count)
         beam, token = flat // vocab, flat % vocab
 
         tokens = put(tf.gather(state.tokens, beam, axis=1, batch_dims=1), token, used)
@@ -144,21 +141,24 @@ class BeamSearch:
         ends = stops | (state.generated >= state.stop_at)
         state = self.finish(state, tokens, scores, ends, numbers["length_penalty"])
 
-        running, best = tf.math.top_k(tf.where(stops, scores + NEVER, scores), k=beams)
+        running, best = tf.math.top_k(tf.where(stops, RULED_OUT, scores), k=beams)
+        alive = running > RULED_OUT
+        best = tf.where(alive, best, best[:, :1])
         tokens, last, beam = (tf.gather(item, best, axis=1, batch_dims=1) for item in (tokens, token, beam))
-        real = put(state.real, tf.ones_like(best, tf.bool), used)
+        # Where none runs, the text ends before the token, which nothing has allowed.
+        real = put(state.real, alive[:, :1], used)
         state = state._replace(tokens=tokens, real=real, running=running, last=last)
-        going_on = state.open & self.may_improve(state, numbers["length_penalty"])
-        return state._replace(open=going_on, stuck=tf.reduce_all(stops, axis=1)), beam
+        going_on = state.open & alive[:, 0] & self.may_improve(state, numbers["length_penalty"])
+        return state._replace(open=going_on), beam
 
     def finish(self, state: Beams, tokens: Any, scores: Any, ends: Any, length_penalty: Any) -> Beams:
         """After candidates that end, and are among the best `beams`, have come into the finished set."""
         length = tf.cast(state.generated, tf.float32)
         among_best = tf.range(tf.shape(scores)[1]) < self.beams
-        allowed = ends & among_best & state.open[:, None]
+        allowed = ends & among_best & state.open[:, None] & (scores > RULED_OUT)
         if self.options.early_stopping is True:
-            allowed &= ~tf.reduce_all(state.finished_lengths > 0, axis=1, keepdims=True)
-        entering = tf.where(allowed, scores / length**length_penalty, NEVER)
+            allowed &= tf.reduce_min(state.finished_scores, axis=1, keepdims=True) == RULED_OUT
+        entering = tf.where(allowed, scores / length**length_penalty, RULED_OUT)
         lengths = tf.where(allowed, state.generated, 0)
         finished_scores, best = tf.math.top_k(tf.concat([state.finished_scores, entering], axis=1), k=self.beams)
         finished_tokens, finished_lengths = (
@@ -176,18 +176,16 @@ class BeamSearch:
             longest = tf.cast(state.stop_at, tf.float32)
             length = tf.where(length_penalty > 0, longest, length)
         best = state.running[:, 0] / length**length_penalty
-        full = tf.reduce_all(state.finished_lengths > 0, axis=1)
         worst = tf.reduce_min(state.finished_scores, axis=1)
         if self.options.early_stopping is True:
-            return ~full
-        return ~full | (best > worst)
+            return worst == RULED_OUT
+        return best > worst
 
     def is_finished(self, state: Beams) -> Any:
-        ended = (state.generated >= state.stop_at) | tf.reduce_all(state.stuck) | (state.fault > 0)
-        return ended | ~tf.reduce_any(state.open)
+        return (state.generated >= state.stop_at) | (state.fault > 0) | ~tf.reduce_any(state.open)
 
-    def results(self, state: Beams) -> tuple[list[list[int]], np.ndarray, None]:
-        """The best finished hypotheses of all groups of each prompt."""
+    def results(self, state: Beams) -> tuple[list[list[int]], np.ndarray, None, np.ndarray]:
+        """The best finished hypotheses of all groups of each prompt, as many as there are."""
         first = int(state.used - state.generated)
         scores, lengths, tokens = (
             np.reshape(item.numpy(), (-1, self.copies, *item.shape[2:]))
@@ -196,8 +194,9 @@ class BeamSearch:
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self.options.num_return_sequences]
         scores, lengths = (np.take_along_axis(item, best, axis=1) for item in (scores, lengths))
         tokens = np.take_along_axis(tokens[:, :, first:], best[:, :, None], axis=1)
-        rows = zip(tokens.reshape(-1, tokens.shape[2]), lengths.ravel(), strict=True)
-        return [row[:n].tolist() for row, n in rows], scores.ravel(), None
+        exist = lengths > 0
+        rows = zip(tokens[exist], lengths[exist], strict=True)
+        return [row[:n].tolist() for row, n in rows], scores[exist], None, np.nonzero(exist)[0]
 
 
 def counts(tokens: Any, vocab: Any) -> Any:

@@ -7,6 +7,7 @@ import ast
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -37,7 +38,8 @@ def generate(options: argparse.Namespace) -> int:
 
     path, prompts = _model_and_prompts(options.given)
     if options.prompts:
-        prompts += [line for line in read_text(options.prompts).splitlines() if line.strip()]
+        # Not splitlines, which also cuts at characters that texts may hold, such as U+2028.
+        prompts += [line for line in re.split("\r\n|\r|\n", read_text(options.prompts)) if line.strip()]
     if not prompts:
         raise ArgumentError("There is no prompt: give one as an argument, or a file with --prompts FILE.")
     asked = _options_of_generation(options)

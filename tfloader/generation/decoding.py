@@ -1,6 +1,7 @@
 """The decoding core: one prefill of the prompts, then a compiled loop of one-token steps.
 
-`Decoder` is made once for a model and keeps its compiled functions. They are traced with open shapes: another prompt
+`Decoder` is made once for a model and keeps its compiled functions, for all threads: what is traced, or kept from call
+to call, is changed by one at a time. They are traced with open shapes: another prompt
 length, number of rows or maximum length compiles nothing. The loop runs until its cache of keys and values is full
 (`cache.SLOTS` steps) or all rows are done; between such stretches the host makes the cache longer.
 """
@@ -8,6 +9,7 @@ length, number of rows or maximum length compiles nothing. The loop runs until i
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -36,15 +38,17 @@ class Generated(NamedTuple):
 
     Attributes:
         sequences: for each prompt its returned sequences in turn: lists of new token ids, without the prompt, up to
-            and including the stop token.
+            and including the stop token. Beam search under constraints may find fewer than were asked for.
         scores: [sequences] sum of the log-probabilities of the chosen tokens; for beams as they were ranked: less
             diversity penalties, and divided by length ** length_penalty.
         token_scores: for each sequence the log-probabilities of its tokens, where they were asked for.
+        prompts: int64 [sequences] the number of each one's prompt.
     """
 
     sequences: list[list[int]]
     scores: np.ndarray
-    token_scores: list[np.ndarray] | None = None
+    token_scores: list[np.ndarray] | None
+    prompts: np.ndarray
 
 
 class Decoder:
@@ -65,6 +69,7 @@ class Decoder:
         self.reader = reader(transformer)
         prove(self.reader, transformer)
         self.traces = 0
+        self._lock = threading.RLock()
         self._variables: list[Any] = []
 
     def stretches(
@@ -73,7 +78,7 @@ class Decoder:
         real: np.ndarray,
         options: GenerationOptions,
         steps: int | None = None,
-        stopped: Callable[[list[list[int]]], np.ndarray] | None = None,
+        stopped: Callable[[Generated], np.ndarray] | None = None,
     ) -> Iterator[tuple[Generated, bool]]:
         """Continues prompts until every row has stopped or has `max_new_tokens` new tokens.
 
@@ -82,7 +87,7 @@ class Decoder:
         Args:
             tokens: int32 [rows, length]; for encoder-decoders the source.
             real: bool [rows, length], False at padding; prompts end at the last column (padding on the left).
-            stopped: says after each stretch which rows, given their new tokens, are done before they have ended.
+            stopped: says after each stretch which rows are done before they have ended.
         """
         self._forget_functions()
         options.check(self.config.vocab_size, len(tokens))
@@ -92,7 +97,8 @@ class Decoder:
         one_row = self.reader.dtype == "bfloat16" and len(tokens) * selector.repeats * selector.copies == 1
         state, prompt = self._start(tokens, real, options, selector, window)
         numbers = {name: tf.convert_to_tensor(value) for name, value in processors.numbers(options).items()}
-        self._copies[one_row].refresh()
+        with self._lock:
+            self._copies[one_row].refresh()
         kind = one_row, selector.copies, processors.signature(options)
 
         def loop() -> Callable:
@@ -108,7 +114,7 @@ class Decoder:
             processors.raise_fault(int(state.chosen.fault), options)
             found = Generated(*selector.results(state.chosen))
             if stopped:
-                done = state.chosen.done | stopped(found.sequences)
+                done = state.chosen.done | stopped(found)
                 state = state._replace(chosen=state.chosen._replace(done=done))
             finished = bool(selector.is_finished(state.chosen))
             yield found, finished
@@ -165,22 +171,26 @@ class Decoder:
 
     def _call(self, kind: Hashable, make: Callable[[], Callable], *arguments: Any) -> Any:
         """Calls a function, compiled at the first call of its kind for all sizes that later ones may have."""
-        if kind not in self._functions:
-            function = make()
+        with self._lock:
+            if kind not in self._functions:
+                self._functions[kind] = self._compiled(make(), tf.nest.map_structure(open_spec, arguments))
+            function = self._functions[kind]
+        return function(*arguments)
 
-            def traced(*arguments: Any) -> Any:
-                self.traces += 1
-                return function(*arguments)
+    def _compiled(self, function: Callable, signature: tuple[Any, ...]) -> Callable:
+        def traced(*arguments: Any) -> Any:
+            self.traces += 1
+            return function(*arguments)
 
-            # Called as it is, a tf.function would warn of retracing after a few kinds of options.
-            compiled = tf.function(traced, input_signature=tf.nest.map_structure(open_spec, arguments), autograph=False)
-            self._functions[kind] = compiled.get_concrete_function()
-        return self._functions[kind](*arguments)
+        # Called as it is, a tf.function would warn of retracing after a few kinds of options.
+        return tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()
 
     def _forget_functions(self) -> None:
         """Drops the compiled functions where the layers' variables are no longer those that they hold (LoRA)."""
         variables = [weight for layer in self.transformer.layers.values() for weight in layer.weights]
-        if list(map(id, variables)) != list(map(id, self._variables)):
+        with self._lock:
+            if list(map(id, variables)) == list(map(id, self._variables)):
+                return
             self._variables = variables  # kept, so that no other variable gets their ids
             self._functions: dict[Hashable, Callable] = {}
             # By whether steps are known to have one row.

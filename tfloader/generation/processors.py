@@ -25,7 +25,7 @@ from tfloader.generation.trie import Trie
 FAULTS = {
     1: "the model's logits hold NaN or infinity: its weights or its precision (float16?) are at fault",
     2: "no token is allowed to come next: the constraints of this call exclude each other",
-    3: "a logits_processor returned NaN or infinity",
+    3: "a logits_processor, or penalties and a temperature far from 1, made NaN or infinity of a score",
 }
 
 
@@ -206,17 +206,18 @@ def build(options: GenerationOptions) -> Callable[[Any, Context, dict[str, Any]]
     return process
 
 
-def fault(logits: Any, processed: Any, live: Any) -> Any:
+def fault(logits: Any, processed: Any, live: Any, over: Any = False) -> Any:
     """What is wrong with a step, int32: 0 for nothing, else a key of `FAULTS`.
 
     Args:
         logits, processed: float32 [rows, n] before and after the processors; a row may hold all beams of a prompt.
         live: bool [rows]; nothing is wrong with a row that has ended.
+        over: bool [rows]; whether a row may end here without a token.
     """
     # NaN and infinity survive a sum, and -inf alone is no fault.
     broken, spoilt = (_is_no_score(tf.reduce_sum(x, axis=-1)) for x in (logits, processed))
     empty = tf.reduce_max(processed, axis=-1) == RULED_OUT
-    code = tf.where(broken, 1, tf.where(spoilt, 3, tf.where(empty, 2, 0)))
+    code = tf.where(broken, 1, tf.where(spoilt, 3, tf.where(empty & ~tf.convert_to_tensor(over), 2, 0)))
     return tf.reduce_max(tf.where(live, code, 0))
 
 

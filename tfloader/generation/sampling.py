@@ -117,14 +117,15 @@ class OneToken:
     def is_finished(self, state: Any) -> Any:
         return tf.reduce_all(state.done) | (state.generated >= state.stop_at) | (state.fault > 0)
 
-    def results(self, state: Any) -> tuple[list[list[int]], np.ndarray, list[np.ndarray]]:
-        """(new token ids of each row, sums of their log-probabilities, the log-probabilities)."""
+    def results(self, state: Any) -> tuple[list[list[int]], np.ndarray, list[np.ndarray], np.ndarray]:
+        """The fields of `decoding.Generated`."""
         first, used = int(state.used - state.generated), int(state.used)
         real = state.real.numpy()[:, first:used]
         lengths = real.sum(axis=1)
         tokens = [row[:n].tolist() for row, n in zip(state.tokens.numpy()[:, first:used], lengths, strict=True)]
         scores = [row[:n] for row, n in zip(state.token_scores.numpy()[:, first:used], lengths, strict=True)]
-        return tokens, np.array([row.sum() for row in scores], "float32"), scores
+        prompts = np.arange(len(tokens)) // self.options.num_return_sequences
+        return tokens, np.array([row.sum() for row in scores], "float32"), scores, prompts
 
 
 def log_probability(logits: Any, chosen: Any) -> Any:

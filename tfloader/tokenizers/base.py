@@ -97,6 +97,10 @@ class BaseTokenizer:
         """Returns the text of ids (or of `tokens`, when given)."""
         raise NotImplementedError
 
+    def settled(self, ids: Sequence[int]) -> str:
+        """Returns the beginning of the text of ids that stays as it is whatever ids come after them."""
+        return self.decode(ids).rstrip("\ufffd")  # of a character whose bytes are not complete
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the tokenizer's files, as a Hugging Face folder has them, in the place of those of an earlier one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ USUAL_NAMES = {
     "sep": ("[SEP]",),
     "mask": ("[MASK]", "<mask>"),
 }
+BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+# Decoders that turn token after token into text.
+STEADY = {"BPEDecoder", "ByteFallback", "CTC", "Metaspace", "Replace", "Strip", "WordPiece"}
 PROBES = ("a", "的", "0", ".")
 
 
@@ -153,6 +157,23 @@ class JsonTokenizer(RustTokenizer):
         known = [id for id in ids if self._name(id) is not None]
         with border("ids"):
             return self._rust.decode(known, skip_special_tokens=skip_special_tokens)
+
+    def settled(self, ids: Sequence[int]) -> str:
+        decoder: dict[str, Any] = self.content.get("decoder") or {"type": "Fuse"}
+        parts: list[dict[str, Any]] = decoder.get("decoders", [decoder])
+        kinds = [part["type"] for part in parts]
+        whole = next((place for place, kind in enumerate(kinds) if kind in ("Fuse", "ByteLevel")), len(kinds))
+        if not STEADY.issuperset(kinds[:whole]) or not {"Strip"}.issuperset(kinds[whole + 1 :]):
+            return ""  # rules for the whole text may change any part of it
+        end = len(ids)
+        # Bytes in a row become text together, or none of them.
+        while end and "ByteFallback" in kinds and self._is_byte(ids[end - 1]):
+            end -= 1
+        return super().settled(ids[:end])
+
+    def _is_byte(self, id: int) -> bool:
+        """Whether it is no token, one that decode leaves out, or one such as <0xE4>."""
+        return BYTE.fullmatch(self._name(id) or "") is not None or not self.decode([id])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes tokenizer.json and tokenizer_config.json."""

@@ -28,6 +28,8 @@ CONTROL = r"[\p{Cc}\p{Cf}\x{FFFD}&&[^\t\n\r]]"
 PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
 CASED, BETWEEN = r"[\p{Cased}&&[^\p{Case_Ignorable}]]", r"\p{Case_Ignorable}*"
 FINAL_SIGMA = rf"{CASED}{BETWEEN}\KΣ(?!{BETWEEN}{CASED})"
+SHORT = "re|m|s|t|ve|d|ll"  # what is written without a space behind an apostrophe: it's
+UNSETTLED = re.compile("(?<=') (r|v|l|" + SHORT + ")$")  # loses its space once another word follows
 # Punctuation after which bert4keras writes no space: Chinese marks, and signs that open or join.
 TIGHT = (
     "\uff02-\uff0d\uff0f\uff1a-\uff1e\uff20\uff3b-\uff40\uff5b-\uff60\uff62-\uff64\u3000\u3001\u3003\u3008-\u3011"
@@ -231,6 +233,9 @@ class Tokenizer(RustTokenizer):
             tokens = [token for token in tokens if not self.is_special(token)]
         return join(tokens)
 
+    def settled(self, ids: Sequence[int]) -> str:
+        return UNSETTLED.sub("", super().settled(ids))
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes vocab.txt, tokenizer.json and tokenizer_config.json.
 
@@ -282,6 +287,6 @@ def join(tokens: Iterable[str]) -> str:
         parts.append(part)
         last = part[-1:] or last
     text = re.sub(" +", " ", "".join(parts))
-    text = re.sub("' (re|m|s|t|ve|d|ll) ", r"'\1 ", text)
+    text = re.sub(f"' ({SHORT}) ", r"'\1 ", text)
     text = re.sub(f"([{TIGHT}]) ", r"\1", text)
     return re.sub(r"(\d\.) (\d)", r"\1\2", text).strip()
