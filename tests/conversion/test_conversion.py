@@ -198,6 +198,13 @@ def test_a_file_of_token_ids_is_a_list_or_lines(text, ids, tmp_path):
     assert token_ids(tmp_path / "keep") == ids
 
 
+def test_a_huge_file_of_token_ids_is_refused_unread(tmp_path):
+    with open(tmp_path / "ids", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ConfigError, match="has 1099511627776 bytes; at most"):
+        token_ids(tmp_path / "ids")
+
+
 @pytest.mark.parametrize("text", ["[0, 1.5]", "[0, true]", "[0, null]", '["a"]', "0\nx", "[0", "[0], 1", "", "[[0]]"])
 def test_a_file_that_holds_no_token_ids_is_refused_by_its_name(text, tmp_path):
     (tmp_path / "keep").write_text(text)

@@ -13,7 +13,7 @@ from tfloader.checkpoints import open_checkpoint
 from tfloader.config import TransformerConfig
 from tfloader.conversion.variables import Variables
 from tfloader.errors import ConfigError, ConversionError
-from tfloader.files import parse_json, read_text
+from tfloader.files import MAX_JSON_BYTES, parse_json, read_text
 from tfloader.naming import config_beside, read_raw_config, release_of
 from tfloader.naming.fit import fit
 
@@ -109,7 +109,7 @@ def token_ids(keep_tokens: str | os.PathLike[str] | Sequence[int] | None) -> Seq
     if keep_tokens is None or not isinstance(keep_tokens, (str, os.PathLike)):
         return keep_tokens
     path = os.fspath(keep_tokens)
-    text = read_text(path)
+    text = read_text(path, limit=MAX_JSON_BYTES)
     ids = parse_json(f'{{"ids": {text}}}', path)["ids"] if text.lstrip().startswith("[") else text.split()
     try:
         return [token if isinstance(token, int) and not isinstance(token, bool) else int(str(token)) for token in ids]
