@@ -1,6 +1,6 @@
 """Is a folder ever there and not whole? Kills conversions and saves at random moments and looks.
 
-    python benchmarks/kills.py {convert,save,save-in-place} [KILLS] [SEED]
+    python benchmarks/kills.py TASK[,TASK...] [KILLS] [SEED]
 
 Each task runs in a forked process that gets SIGKILL at a moment drawn from the time that the whole task takes. After
 each kill the target is judged by what `load` and `compare` find there:
@@ -11,7 +11,7 @@ each kill the target is judged by what `load` and `compare` find there:
   tokenizer alike; folders change places in one step.
 - save-in-place: the same where the folder has a subfolder, and so stays the same one.
 
-At the end a task that is not killed must succeed, and leave nothing of the killed ones. Prints one line of JSON.
+At the end a task that is not killed must succeed, and leave nothing of the killed ones. Prints a line of JSON a task.
 """
 
 from __future__ import annotations
@@ -210,6 +210,7 @@ def _hashes(folder: str) -> dict[str, str]:
 
 if __name__ == "__main__":
     sys.path.insert(0, ROOT)
-    task, kills, seed = [*sys.argv[1:], *("convert", "50", "0")[len(sys.argv) - 1 :]]
-    with tempfile.TemporaryDirectory(prefix="tfloader-kill-") as place:
-        print(json.dumps(kill_again_and_again(task, place, int(kills), int(seed))))
+    tasks, kills, seed = [*sys.argv[1:], *("convert", "50", "0")[len(sys.argv) - 1 :]]
+    for task in tasks.split(","):
+        with tempfile.TemporaryDirectory(prefix="tfloader-kill-") as place:
+            print(json.dumps(kill_again_and_again(task, place, int(kills), int(seed))))

@@ -13,16 +13,24 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the benchmark forks")
-@pytest.mark.parametrize("task", ["convert", "save", "save-in-place"])
-def test_killed_at_random_moments_nothing_is_there_in_part(task, tmp_path):
-    """Four times here; a hundred times by `python benchmarks/kills.py TASK 100`, or with TFLOADER_KILLS=100."""
-    kills = os.environ.get("TFLOADER_KILLS", "4")
-    command = [sys.executable, str(ROOT / "benchmarks" / "kills.py"), task, kills, kills]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+GOOD = {"convert": ("absent", "whole"), "save": ("old", "new"), "save-in-place": ("old", "new")}
+KILLS = os.environ.get("TFLOADER_KILLS", "4")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What one process, which loads TensorFlow once, reports of each task."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "kills.py"), ",".join(GOOD), KILLS, KILLS]
+    environment = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("kills")), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    good = {"convert": ("absent", "whole")}.get(task, ("old", "new"))
-    assert found["kills"] == int(kills) == sum(found.get(what, 0) for what in good)
-    assert found["bad"] == 0 and found["left"] == []
+    return {line["task"]: line for line in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the benchmark forks")
+@pytest.mark.parametrize("task", GOOD)
+def test_killed_at_random_moments_nothing_is_there_in_part(task, found):
+    """Four times here; a hundred times by `python benchmarks/kills.py TASK 100`, or with TFLOADER_KILLS=100."""
+    tally = found[task]
+    assert tally["kills"] == int(KILLS) == sum(tally.get(what, 0) for what in GOOD[task])
+    assert tally["bad"] == 0 and tally["left"] == []

@@ -12,6 +12,8 @@ import tfloader
 from tests.conftest import CHECKPOINTS
 from tfloader.generation.text import TextGenerator
 
+# The first layer's keys and values know nothing of what the layer computes; the second layer's do.
+TWO_LAYERS = {"num_hidden_layers": 2}
 LANGUAGE_MODELS = [
     ("hf_gpt2", {}),
     ("gpt2_ml", {}),

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import FIXTURES
-from tests.generation.models import LANGUAGE_MODELS, generator, reader
+from tests.generation.models import LANGUAGE_MODELS, TWO_LAYERS, generator, reader
 from tfloader.errors import ConfigError
 from tfloader.generation import cache, processors
 from tfloader.generation.contrastive import ContrastiveSearch
@@ -51,6 +51,7 @@ def by_the_papers_formula(read, prompt, alpha, k, count, allowed=None):
 
 @pytest.mark.parametrize(("name", "options"), LANGUAGE_MODELS, ids=[row[0] for row in LANGUAGE_MODELS])
 def test_each_row_of_a_ragged_batch_is_what_the_formula_finds_and_what_it_is_alone(name, options):
+    options = {**TWO_LAYERS, **options}
     made, read = generator(name, **options), reader(name, **options)
     random = np.random.default_rng(4)
     prompts = [random.integers(1, 90, size).tolist() for size in (1, 6, 3)]

@@ -10,16 +10,12 @@ import pytest
 
 import tfloader
 from tests.conftest import CHECKPOINTS
+from tests.generation.models import TWO_LAYERS, generator
 from tests.releases import case, compiled
 from tfloader.errors import ConfigError
 from tfloader.generation.text import TextGenerator
 
 GOLDEN = ("hf_gpt2", "hf_t5_v10", "hf_t5_v11")
-
-
-@functools.cache
-def generator(name, **options):
-    return TextGenerator(tfloader.load(CHECKPOINTS / name, **options))
 
 
 @functools.cache
@@ -84,7 +80,7 @@ def without_cache(model, prompt, count):
 
 @pytest.mark.parametrize(("name", "options"), LANGUAGE_MODELS, ids=[row[0] for row in LANGUAGE_MODELS])
 def test_each_row_of_a_ragged_batch_continues_as_alone_and_as_without_a_cache(name, options):
-    made = generator(name, **options)
+    made = generator(name, **TWO_LAYERS, **options)
     model = made.transformer.model
     random = np.random.default_rng(3)
     prompts = [random.integers(2, min(200, made.config.vocab_size), size).tolist() for size in (1, 7, 4)]
@@ -105,7 +101,7 @@ def test_a_text_longer_than_the_buffer_of_recent_keys_continues_as_without_a_cac
 
     monkeypatch.setattr(cache, "SLOTS", 4)
     for name in ("hf_gpt2", "gpt2_ml"):
-        made = TextGenerator(tfloader.load(CHECKPOINTS / name))
+        made = TextGenerator(tfloader.load(CHECKPOINTS / name, **TWO_LAYERS))
         expected, _ = without_cache(made.transformer.model, [3, 7, 9], 30)
         found = made.generate_ids([[3, 7, 9]], max_new_tokens=30, eos_token_id=None)
         assert found.sequences == [expected]

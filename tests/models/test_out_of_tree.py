@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -65,14 +66,20 @@ RELEASE = dataclasses.replace(
 # ---- end of what the user writes
 
 
-@pytest.fixture
-def registries():
-    """Families and releases as they were, after the test."""
+@contextlib.contextmanager
+def kept_registries():
+    """Families and releases are afterwards as they were."""
     releases, families = list(RELEASES), dict(builder.FAMILIES)
     yield
     RELEASES[:] = releases
     builder.FAMILIES.clear()
     builder.FAMILIES.update(families)
+
+
+@pytest.fixture
+def registries():
+    with kept_registries():
+        yield
 
 
 @pytest.fixture
@@ -113,21 +120,27 @@ def test_a_missing_tensor_of_the_new_family_is_refused(registered):
 # ---- every documented seam with everything that can be done to a model
 
 
-@pytest.fixture(params=GUESTS, ids=str)
-def guest(request, registries):
+@pytest.fixture(params=GUESTS, ids=str, scope="module")
+def guest(request):
     """A registered guest."""
-    request.param.register()
-    return request.param
+    with kept_registries():
+        request.param.register()
+        yield request.param
 
 
-@pytest.fixture
-def folder(guest, tmp_path):
-    return published(guest, tmp_path)
+@pytest.fixture(scope="module")
+def folder(guest, tmp_path_factory):
+    return published(guest, tmp_path_factory.mktemp(guest.name))
 
 
-def published(guest, tmp_path):
+@pytest.fixture(scope="module")
+def model(guest, folder):
+    return tfloader.load(folder, **guest.options)
+
+
+def published(guest, parent):
     """A guest's checkpoint, as its authors would publish it."""
-    place = tmp_path / "published"
+    place = parent / "published"
     place.mkdir()
     write(place, guest.tensors)
     (place / "config.json").write_text(json.dumps(guest.config))
@@ -150,8 +163,8 @@ def exact(found, expected):
     return relative_error(found, expected) <= 5e-5
 
 
-def test_a_guest_computes_what_its_reference_does_and_not_what_gpt2_does(guest, folder):
-    found = logits(tfloader.load(folder, **guest.options))
+def test_a_guest_computes_what_its_reference_does_and_not_what_gpt2_does(guest, model):
+    found = logits(model)
     assert exact(found, guest.logits(TEXT))
     assert relative_error(found, logits(tfloader.load(HOST, num_hidden_layers=LAYERS))) > 1e-3
 
@@ -159,7 +172,7 @@ def test_a_guest_computes_what_its_reference_does_and_not_what_gpt2_does(guest, 
 def test_a_guest_trains_every_variable(guest, folder):
     model = tfloader.load(folder, **guest.options)
     before = [np.array(weight) for weight in model.trainable_weights]
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
     model.fit(np.array([TEXT]), np.array([TEXT[1:] + TEXT[:1]]), verbose=0)
     still = [
         weight.path
@@ -169,8 +182,7 @@ def test_a_guest_trains_every_variable(guest, folder):
     assert not still
 
 
-def test_a_guest_saved_is_the_same_guest(guest, folder, tmp_path):
-    model = tfloader.load(folder, **guest.options)
+def test_a_guest_saved_is_the_same_guest(guest, model, tmp_path):
     tfloader.save(model, tmp_path / "saved")
     again = tfloader.load(tmp_path / "saved", **guest.options)
     assert type(again.transformer) is guest.family
@@ -189,7 +201,8 @@ def test_info_knows_every_tensor_of_a_guest(guest, folder):
     assert found["parameters"] == sum(value.size for value in guest.tensors.values())
 
 
-def test_verify_finds_a_guest_sound_and_a_damaged_one_not(guest, folder):
+def test_verify_finds_a_guest_sound_and_a_damaged_one_not(guest, tmp_path):
+    folder = published(guest, tmp_path)
     assert {check.name: check.status for check in tfloader.verify(folder) if check.status == "FAILED"} == {}
     for name in ("transformer.h.1.mlp.c_fc.weight", *(item.theirs.format(layer=1) for item in guest.rows)):
         write(folder, {**guest.tensors, name: np.zeros((*guest.tensors[name].shape, 1), "float32")})
@@ -201,13 +214,13 @@ def test_verify_finds_a_guest_sound_and_a_damaged_one_not(guest, folder):
 
 
 @pytest.mark.parametrize("to", ["huggingface", "keras"])
-def test_a_guest_converts_to_the_same_guest(guest, folder, tmp_path, to):
+def test_a_guest_converts_to_the_same_guest(guest, folder, model, tmp_path, to):
     tfloader.convert(folder, tmp_path / "converted", to=to, verify=True)
     if to == "keras":
         again = keras.saving.load_model(tmp_path / "converted" / "model.keras", compile=False)
     else:
         again = tfloader.load(tmp_path / "converted", **guest.options)
-    np.testing.assert_array_equal(logits(again), logits(tfloader.load(folder, **guest.options)))
+    np.testing.assert_array_equal(logits(again), logits(model))
 
 
 def test_a_layer_that_does_not_note_its_name_is_refused_as_an_archive(registries, tmp_path, monkeypatch):
@@ -227,8 +240,7 @@ def continued(guest, prompt, count):
     return ids[len(prompt) :]
 
 
-def test_a_guest_generates_what_it_computes_or_says_why_not(guest, folder):
-    model = tfloader.load(folder, **guest.options)
+def test_a_guest_generates_what_it_computes_or_says_why_not(guest, model):
     if guest.cannot_generate:
         with pytest.raises(tfloader.ConfigError, match=guest.cannot_generate):
             tfloader.TextGenerator(model)
@@ -247,8 +259,7 @@ def test_a_guest_generates_what_it_computes_or_says_why_not(guest, folder):
         assert score == pytest.approx(chosen.sum(), abs=1e-3)
 
 
-def test_an_exported_guest_computes_and_decodes_as_it_does_or_says_why_not(guest, folder, tmp_path):
-    model = tfloader.load(folder, **guest.options)
+def test_an_exported_guest_computes_and_decodes_as_it_does_or_says_why_not(guest, model, tmp_path):
     tfloader.export(model, tmp_path / "exported", verify=False)  # as below, by itself
     served = tf.saved_model.load(str(tmp_path / "exported")).signatures
     (found,) = served["serving_default"](input_ids=tf.constant([TEXT])).values()

@@ -139,10 +139,15 @@ def test_rematch_with_masked_unknown_and_foreign_tokens(data):
         tokenizer.rematch("今天", ["雨"])
 
 
+@pytest.fixture(scope="module")
+def splitting(vocab):
+    return {lower: Tokenizer(vocab, lower, pre_tokenize=lambda text: text.split("a")) for lower in (False, True)}
+
+
 @MORE
 @given(TEXT, st.booleans())
-def test_pre_tokenized_words_stand_for_their_characters(vocab, text, lower):
-    tokenizer = Tokenizer(vocab, lower, pre_tokenize=lambda text: text.split("a"))
+def test_pre_tokenized_words_stand_for_their_characters(splitting, text, lower):
+    tokenizer = splitting[lower]
     tokens = tokenizer.tokenize(text)
     places = tokenizer.rematch(text, tokens)
     assert len(places) == len(tokens) == len(tokenizer.offsets(text))
@@ -157,10 +162,14 @@ def test_words_of_pre_tokenize_stay_whole(vocab):
     assert tokenizer(["今天天气好"]).input_ids.tolist() == [tokenizer.encode("今天天气好")[0]]
 
 
+@pytest.fixture(scope="module")
+def bare(data):
+    return Tokenizer(data / "bert-base-uncased.txt", True, None, None)
+
+
 @pytest.mark.parametrize(("text", "ids"), ggml("ggml-vocab-bert-bge.gguf"), ids=lambda value: ascii(value)[:20])
-def test_llama_cpp_goldens(data, text, ids):
-    tokenizer = Tokenizer(data / "bert-base-uncased.txt", True, None, None)
-    assert tokenizer.encode(text)[0] == ids
+def test_llama_cpp_goldens(bare, text, ids):
+    assert bare.encode(text)[0] == ids
 
 
 def test_google_goldens(data):

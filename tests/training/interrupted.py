@@ -1,8 +1,9 @@
-"""A small training that can be killed: python -m tests.training.interrupted FOLDER WHEN."""
+"""A small training that can be killed: python -m tests.training.interrupted FOLDER MOMENT..., once at each moment."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -73,5 +74,16 @@ def train(folder, when="never"):
     return [keras.ops.convert_to_numpy(variable) for variable in variables], backup, best, done
 
 
+def killed(folder: str, when: str) -> None:
+    """Trains in a process of its own until its death, and keeps the state that it leaves."""
+    child = os.fork()
+    if child == 0:
+        train(folder, when)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    shutil.copyfile(Path(folder, "state.safetensors"), Path(folder, f"state {when}"))
+
+
 if __name__ == "__main__":
-    train(*sys.argv[1:])
+    for moment in sys.argv[2:]:
+        killed(sys.argv[1], moment)
