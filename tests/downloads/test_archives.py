@@ -183,6 +183,24 @@ def test_a_file_that_another_entry_needs_as_folder_is_refused(name, folder):
 
 # ---- kinds
 
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_damage_that_tarfile_takes_for_the_end_or_does_not_see_is_refused(name, folder):
+    """A checksum of each header, and gzip's of everything, are all the checks that these formats have."""
+    path = tar(folder / name, [member("first", b"1" * 512), member("second", b"2" * 512)], name.endswith("gz"))
+    if name == "a.tar":
+        content = bytearray(path.read_bytes())
+        damaged = [content[: 2 * 512], content[: 4 * 512]]
+        content[2 * 512] ^= 1
+        damaged.append(content)
+    else:
+        content = gzip.decompress(path.read_bytes()).replace(b"2222", b"2223", 1)
+        damaged = [gzip.compress(content)[:-8] + path.read_bytes()[-8:]]
+    for content in damaged:
+        path.write_bytes(content)
+        refused(path, "cannot be unpacked")
+
+
 KINDS = {
     "symbolic link": member("link", kind=tarfile.SYMTYPE, link="/etc/passwd"),
     "hard link": member("link", kind=tarfile.LNKTYPE, link="../secret"),

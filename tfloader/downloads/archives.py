@@ -176,7 +176,19 @@ def _tar(archive: str, limit: int) -> Iterator[Any]:
         # The headers come on top of the content.
         bounded = Bounded(content, limit + MAX_ENTRIES * 2048 if compressed else None)
         with tarfile.open(fileobj=bounded, mode="r:") as file:  # type: ignore[call-overload]
-            yield map(_tar_entry, file), file.extractfile
+            yield _tar_entries(file, bounded), file.extractfile
+
+
+def _tar_entries(file: tarfile.TarFile, content: Any) -> Iterator[_Entry]:
+    yield from map(_tar_entry, file)
+    # tarfile takes a damaged header for the end, and does not read as far as gzip's checksum.
+    content.seek(file.offset)
+    rest = content.read(tarfile.BLOCKSIZE)
+    whole = bool(rest)
+    while rest and whole:
+        whole, rest = not rest.strip(b"\0"), content.read(PIECE)
+    if not whole:
+        raise ValueError("something other than the end stands behind its last file")
 
 
 def _tar_entry(info: tarfile.TarInfo) -> _Entry:
