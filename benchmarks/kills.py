@@ -1,4 +1,4 @@
-"""Is a folder ever there and not whole? Kills conversions and saves at random moments and looks.
+"""Is a folder ever there and not whole? Kills what writes folders at random moments and looks.
 
     python benchmarks/kills.py TASK[,TASK...] [KILLS] [SEED]
 
@@ -10,13 +10,19 @@ each kill the target is judged by what `load` and `compare` find there:
 - save: a model with its tokenizer over an older save. The old one must be there or the new one, in weights, config and
   tokenizer alike; folders change places in one step.
 - save-in-place: the same where the folder has a subfolder, and so stays the same one.
+- unpack: an archive of many files. The target must be absent or whole.
+- download: the same archive, from a server in this process; what was fetched before a kill is not fetched again.
+- backup: a training's state over the one of an epoch before. The old one must be there or the new one.
 
-At the end a task that is not killed must succeed, and leave nothing of the killed ones. Prints a line of JSON a task.
+At the end a task that is not killed must succeed, and leave no more files than one that never was killed. Prints a
+line of JSON for each task.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.server
 import json
 import os
 import random
@@ -24,7 +30,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+import zipfile
 from collections import Counter
 from typing import Any
 
@@ -134,7 +142,120 @@ class SaveInPlace(Save):
     subfolder = True
 
 
-TASKS: dict[str, Any] = {"convert": Convert, "save": Save, "save-in-place": SaveInPlace}
+class Unpack:
+    """An archive into a new folder."""
+
+    good = ("absent", "whole")
+
+    def __init__(self, folder: str):
+        self.archive, self.target = os.path.join(folder, "archive.zip"), os.path.join(folder, "target")
+        values = random.Random(0)
+        self.content = {f"file-{number}.bin": values.randbytes(50_000) for number in range(PARTS)}
+        with zipfile.ZipFile(self.archive, "w") as file:
+            for name, data in self.content.items():
+                file.writestr(name, data)
+
+    def reset(self) -> None:
+        shutil.rmtree(self.target, ignore_errors=True)
+
+    def run(self) -> None:
+        from tfloader.downloads.archives import unpack
+
+        unpack(self.archive, self.target)
+
+    def found(self) -> str:
+        if not os.path.lexists(self.target):
+            return "absent"
+        expected = {name: hashlib.sha256(data).hexdigest() for name, data in self.content.items()}
+        found = {name: value for name, value in _hashes(self.target).items() if name != ".download.json"}
+        return "whole" if found == expected else f"not whole: {len(found)} files"
+
+
+class Download(Unpack):
+    def __init__(self, folder: str):
+        super().__init__(folder)
+        with open(self.archive, "rb") as file:
+            data = file.read()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(data) - start))
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+                self.send_header("ETag", '"one"')
+                self.end_headers()
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(data[start:])
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        self.address = f"http://127.0.0.1:{server.server_port}/archive.zip"
+
+    def run(self) -> None:
+        import tfloader
+
+        tfloader.download(self.address, self.target)
+
+
+class Backup:
+    """A state over the one before."""
+
+    good = ("old", "new")
+
+    def __init__(self, folder: str):
+        self.target = os.path.join(folder, "target")
+        self.models = [self._model(value) for value in (1, 2)]
+
+    @staticmethod
+    def _model(value: float) -> Any:
+        import keras
+        import numpy as np
+
+        model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(300, name="only")], name="model")
+        model.compile("adam", "mse")
+        for weight in model.weights:
+            weight.assign(np.full(weight.shape, value, "float32"))
+        return model
+
+    def reset(self) -> None:
+        shutil.rmtree(self.target, ignore_errors=True)
+        self._save(0)
+
+    def run(self) -> None:
+        self._save(1)
+
+    def _save(self, epoch: int) -> None:
+        import tfloader
+
+        backup = tfloader.TrainingBackup(self.target)
+        backup.set_model(self.models[epoch])
+        backup.on_epoch_end(epoch, {"loss": float(epoch)})
+
+    def found(self) -> str:
+        import tfloader
+        from tfloader.errors import TfloaderError
+
+        model = self._model(0)
+        try:
+            epoch = tfloader.TrainingBackup(self.target).restore(model)
+        except TfloaderError as error:
+            return f"nothing: {error}"
+        values = {float(value) for weight in model.get_weights() for value in weight.ravel()}
+        return self.good[epoch - 1] if values == {float(epoch)} else "a mixture"
+
+
+TASKS: dict[str, Any] = {
+    "convert": Convert,
+    "save": Save,
+    "save-in-place": SaveInPlace,
+    "unpack": Unpack,
+    "download": Download,
+    "backup": Backup,
+}
 
 
 def kill_again_and_again(name: str, folder: str, kills: int, seed: int = 0) -> dict[str, Any]:
@@ -144,6 +265,7 @@ def kill_again_and_again(name: str, folder: str, kills: int, seed: int = 0) -> d
     for _ in range(2):
         task.reset()
         seconds.append(_run(task, None)[1])
+    whole = _files(folder)
     moments, found = random.Random(seed), Counter({"bad": 0})
     for _ in range(kills):
         task.reset()
@@ -155,7 +277,7 @@ def kill_again_and_again(name: str, folder: str, kills: int, seed: int = 0) -> d
         found["bad"] += what not in task.good
     task.reset()
     _run(task, None)
-    left = [item for place in (folder, task.target) for item in os.listdir(place) if item.startswith(".")]
+    left = sorted(_files(folder) - whole)
     found["bad"] += bool(left) + (task.found() != task.good[1])
     return {"task": name, **found, "left": left, "seconds": round(min(seconds), 3)}
 
@@ -198,6 +320,10 @@ def _write_source(folder: str) -> int:
     write_safetensors(folder, tensors)
     write_json(os.path.join(folder, "config.json"), config)
     return sum(spec.nbytes for _, spec, _ in tensors) * 2 // PARTS
+
+
+def _files(folder: str) -> set[str]:
+    return {os.path.relpath(os.path.join(place, name), folder) for place, _, names in os.walk(folder) for name in names}
 
 
 def _hashes(folder: str) -> dict[str, str]:

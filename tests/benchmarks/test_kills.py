@@ -1,4 +1,4 @@
-"""A conversion or save that is killed: the target is whole or not there, the old save or the new one."""
+"""What is killed while it writes a folder: the target is whole or not there, the old one or the new one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-GOOD = {"convert": ("absent", "whole"), "save": ("old", "new"), "save-in-place": ("old", "new")}
+NEW, REPLACED = ("absent", "whole"), ("old", "new")
+GOOD = {"convert": NEW, "save": REPLACED, "save-in-place": REPLACED, "unpack": NEW, "download": NEW, "backup": REPLACED}
 KILLS = os.environ.get("TFLOADER_KILLS", "4")
 
 
