@@ -1,0 +1,149 @@
+"""Every public function and every command takes wrong types, wrong values and odd paths with an error of ours."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import tfloader
+from tests.conftest import CHECKPOINTS
+from tfloader import cli
+from tfloader.errors import TfloaderError
+from tfloader.models import builder
+from tfloader.naming import RELEASES
+
+BERT, GPT = str(CHECKPOINTS / "hf_bert"), str(CHECKPOINTS / "hf_openai_gpt")
+FUNCTIONS = sorted(name for name in tfloader.__all__ if inspect.isfunction(getattr(tfloader, name)))
+# Keras calls these, with tensors of its own.
+LOSSES = {"multilabel_categorical_crossentropy", "sparse_multilabel_categorical_crossentropy"}
+ODD = [
+    *(None, True, -1, 2**70, 0.5, float("nan"), b"x", print, object(), [], [None], {}, {"a": object()}),
+    *("", ".", "no such", "\0", "\ud800", "x" * 5000, np.array([[1.5]]), np.array("a")),
+]
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory):
+    """For each public function arguments that it takes; the process is in a folder of its own."""
+    folder, before = tmp_path_factory.mktemp("odd"), os.getcwd()
+    releases, families = list(RELEASES), dict(builder.FAMILIES)
+    os.chdir(folder)
+    (folder / "pairs.tsv").write_text("a\tb\nc\td\n", "utf-8")
+    (folder / "pairs.csv").write_text("a,b\nc,d\n", "utf-8")
+    (folder / "lines.jsonl").write_text('{"a": 1}\n', "utf-8")
+    (folder / "tags.txt").write_text("a B-x\nb O\n", "utf-8")
+    bert, tokenizer = tfloader.load(BERT, num_hidden_layers=1), tfloader.load_tokenizer(BERT)
+    adapted = small()
+    tfloader.enable_lora(adapted, "first", rank=1)
+    tfloader.save_adapters(adapted, "adapters.safetensors")
+    span, optimizer = tfloader.Span("x", 0, 1), {"optimizer": keras.optimizers.SGD}
+    yield {
+        "adversarial_training": {"model": small(), "embedding_name": "first", "epsilon": 1.0},
+        "align_words": {"tokenizer": tokenizer, "words": ["a", "b"]},
+        "build_transformer_model": {"config_path": f"{BERT}/config.json"},
+        "compare": {"first": BERT, "second": BERT},
+        "convert": {"source": BERT, "target": "converted", "verify": False},
+        "download": {"source": "no such release", "output": "out", "offline": True},
+        "enable_lora": {"model": small(), "patterns": "first"},
+        "export": {"model": BERT, "folder": "exported", "verify": False},
+        "freeze": {"model": small()},
+        "heat_map": {"tokens": ["a"], "scores": [0.5], "path": "a.png"},
+        "info": {"path": BERT},
+        "layer_wise_decay": {"model": bert},
+        "load": {"path": BERT},
+        "load_adapters": {"model": adapted, "path": "adapters.safetensors"},
+        "load_config": {"path": BERT},
+        "load_generation_config": {"path": GPT},
+        "load_tokenizer": {"path": BERT},
+        "load_vocab": {"path": f"{BERT}/vocab.txt"},
+        "merge_lora": {"model": adapted},
+        "open_checkpoint": {"source": BERT},
+        "pointer_spans": {"scores": np.zeros((1, 2, 3, 3))},
+        "read_csv": {"path": "pairs.csv"},
+        "read_jsonl": {"path": "lines.jsonl"},
+        "read_tagged": {"path": "tags.txt"},
+        "read_tsv": {"path": "pairs.tsv"},
+        "register_family": {"name": "odd", "family": type(bert.transformer)},
+        "register_release": {"release": bert.transformer.release},
+        "replace_random_tokens": {"token_ids": np.ones((2, 3), int), "vocab_size": 9},
+        "saliency": {"model": bert, "inputs": [np.ones((1, 3)), np.zeros((1, 3))], "target": 0},
+        "save": {"model": bert, "path": "saved"},
+        "save_adapters": {"model": adapted, "path": "other.safetensors"},
+        "score_spans": {"there": [{span}], "found": [{span}]},
+        "sequence_padding": {"inputs": [[1, 2], [3]]},
+        "spans_to_tags": {"spans": [span], "length": 2},
+        "tag_constraints": {"labels": ["O", "B-x", "I-x"]},
+        "tag_names": {"labels": ["x"]},
+        "tags_to_spans": {"tags": ["B-x", "O"]},
+        "unfreeze": {"model": small()},
+        "verify": {"path": BERT},
+        "viterbi_decode": {"emissions": np.zeros((1, 2, 3)), "transitions": np.zeros((3, 3))},
+        **{name: optimizer for name in FUNCTIONS if name.startswith("extend_with_")},
+    }
+    os.chdir(before)
+    RELEASES[:] = releases
+    builder.FAMILIES.clear()
+    builder.FAMILIES.update(families)
+
+
+def small() -> keras.Model:
+    layers = [keras.Input((4,)), keras.layers.Dense(3, name="first"), keras.layers.Dense(2, name="second")]
+    return keras.Sequential(layers, name="small")
+
+
+def faults(function: Any, arguments: dict[str, Any]) -> list[str]:
+    """What comes out of a function beside errors of ours, with an odd value for each argument in turn."""
+    found = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        for value in ODD:
+            if value is parameter.default or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
+            try:
+                result = function(**{**arguments, name: value})
+                list(result) if inspect.isgenerator(result) else None
+            except TfloaderError as error:
+                str(error).encode("utf-8", "backslashreplace")
+            except BaseException as error:
+                found.append(f"{name}={value!r:.40}: {type(error).__name__}: {str(error)[:100]}")
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in LOSSES])
+def test_a_public_function_raises_no_error_but_ours(name, valid):
+    assert faults(getattr(tfloader, name), valid[name]) == []
+
+
+# ---- commands
+
+WORDS = ["", ".", "no such", "\ud800", "-1", "1e99", "nan", "x" * 5000, BERT, "[]", "{}", "a=b", "../../etc"]
+BASES = {
+    "info": [BERT],
+    "verify": [BERT],
+    "compare": [BERT, BERT],
+    "convert": [BERT, "converted"],
+    "download": ["no such release", "--offline"],
+    "generate": [GPT, "a"],
+}
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.__name__)
+def test_a_command_ends_with_a_status_and_a_line_of_ours(command, valid, capsys):
+    base = BASES[command.__name__]
+    lines = [[*base[:place], word, *base[place + 1 :]] for place in range(len(base)) for word in WORDS]
+    for names, settings in cli.COMMANDS[command]:
+        if names[0].startswith("-") and "nargs" not in settings and settings.get("action", "append") == "append":
+            lines += [[*base, names[0], word] for word in WORDS]
+    for line in lines:
+        try:
+            status = cli.main([command.__name__, *line])
+        except SystemExit as usage:
+            status = usage.code
+        said = capsys.readouterr().err
+        assert status in (0, 1, 2), line
+        assert not re.search(r"Traceback|error: \w+(Error|Exception|Interrupt): ", said), (line, said[-300:])
