@@ -567,6 +567,10 @@ FAULTS = {
     "a soft link": (lambda c, f: h5(f / "x.h5", h5_soft), ["'soft'", "soft link"]),
     "an external link": (lambda c, f: h5(f / "x.h5", h5_external_link), ["external link", "/etc/passwd"]),
     "external data": (lambda c, f: h5(f / "x.h5", h5_external_data), ["another file", "/etc/passwd"]),
+    "a named datatype": (
+        lambda c, f: h5(f / "x.h5", lambda h5py, file: file.__setitem__("x", np.dtype("f4"))),
+        ["'x': a Datatype, which is neither an array nor a group"],
+    ),
     "a virtual dataset": (lambda c, f: h5(f / "x.h5", h5_virtual), ["virtual dataset"]),
     "declared 2^40 in HDF5": (
         lambda c, f: h5(f / "x.h5", h5_bomb),

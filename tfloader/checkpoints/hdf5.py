@@ -88,6 +88,8 @@ def _walk(file: Any) -> tuple[dict[str, TensorSpec], list[str]]:
             elif isinstance(item, h5py.Group):
                 seen.add(item)
                 stack.append((f"{name}/", item))
+            else:
+                problems.append(f"{show(name)}: a {type(item).__name__}, which is neither an array nor a group")
     return dict(sorted(specs.items())), problems
 
 
