@@ -15,7 +15,8 @@ import pytest
 from tests.test_documentation import rows
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+CONTENT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT, TOOLS = CONTENT["project"], CONTENT["tool"]
 OLDEST = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / ".ci/oldest.txt").read_text("utf-8"), re.MULTILINE))
 
 
@@ -64,6 +65,15 @@ def test_the_oldest_set_has_the_lower_end_of_every_range():
     assert "tensorflow" in needed
     for package in set(needed) - {"ruff", "setuptools"}:  # tools, which are not compared with anything
         assert f"{OLDEST[package]}.".startswith(f"{needed[package]}."), package
+
+
+def test_the_python_that_is_promised_is_the_same_everywhere():
+    promised = PROJECT["requires-python"].removeprefix(">=")
+    assert TOOLS["pyright"]["pythonVersion"] == promised
+    assert TOOLS["ruff"]["target-version"] == f"py{promised.replace('.', '')}"
+    for page in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        named = set(re.findall(r"Python (3\.\d+) (?:or later|以上)", (ROOT / page).read_text("utf-8")))
+        assert named == {promised}, page
 
 
 def test_the_table_of_versions_names_the_oldest_set():
