@@ -47,10 +47,8 @@ def test_keras_saves_and_reads_the_model_without_custom_objects(release, tmp_pat
 def test_the_exported_saved_model_serves_the_same_numbers(release, tmp_path):
     import tensorflow as tf
 
-    layers = {"num_hidden_layers": 1, "num_decoder_layers": 1}
-    config = tfloader.load_config(release.path)
-    layers = {name: count for name, count in layers.items() if getattr(config, name)}
-    model = tfloader.load(release.path, **release.options, **layers)
+    decoder = {"num_decoder_layers": 1} if "t5" in release.name else {}
+    model = tfloader.load(release.path, **release.options, num_hidden_layers=1, **decoder)
     model.export(str(tmp_path / "served"), verbose=False)
     served = tf.saved_model.load(str(tmp_path / "served"))
     inputs = [tf.constant(array) for array in release.input_arrays]
