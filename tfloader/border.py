@@ -29,6 +29,7 @@ TYPES: dict[str, type] = {
 }
 # What an argument leads to in code that did not expect it.
 UNEXPECTED = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+TENSORFLOWS = ("InvalidArgumentError", "UnimplementedError")  # by name: TensorFlow may not be loaded
 
 
 def public(function: F) -> F:
@@ -83,7 +84,9 @@ def translated(name: str) -> Iterator[None]:
         raise
     except OSError as reason:
         raise FileError(f"{name}(): {reason}. Check the path, the permissions and the free space.") from reason
-    except UNEXPECTED as reason:
+    except Exception as reason:
+        if not isinstance(reason, UNEXPECTED) and type(reason).__name__ not in TENSORFLOWS:
+            raise
         said = f"{type(reason).__name__}: {reason}"
         raise ArgumentError(f"{name}() failed with what it was given ({said}). Check types and values.") from reason
 

@@ -25,7 +25,10 @@ def open_file(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]:
 
 
 def _open_regular(path: str, flags: int) -> int:
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    try:
+        handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    except ValueError as reason:  # a NUL, or half of a character
+        raise OSError(errno.EINVAL, f"this is no path ({reason})", path) from reason
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         return handle
