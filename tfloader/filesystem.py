@@ -21,14 +21,14 @@ _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "so
 
 def open_file(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]:
     """Opens a file to be read. What is none, such as a pipe that nobody writes to, is an OSError at once."""
-    return open(path, "rb", buffering, opener=_open_regular)
+    try:
+        return open(path, "rb", buffering, opener=_open_regular)
+    except ValueError as reason:  # of a NUL, or half of a character
+        raise OSError(errno.EINVAL, f"this is no path ({reason})") from reason
 
 
 def _open_regular(path: str, flags: int) -> int:
-    try:
-        handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    except ValueError as reason:  # a NUL, or half of a character
-        raise OSError(errno.EINVAL, f"this is no path ({reason})", path) from reason
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         return handle
