@@ -50,7 +50,7 @@ def config(folder: str) -> Target:
         """Each key of the file that is not declared harmless is in the config, or in the file that is written of it."""
         raw = json.loads(Path(place, names[0]).read_bytes())
         dialect = release.dialect_for(raw, place)
-        found = [(name, key) for key in dialect.keys for name in key.names if name in raw]
+        found = [(name, key) for key in dialect.keys for name in key.names if raw.get(name) is not None]
         if all(key.read(raw[name]) == getattr(value, key.ours) for name, key in found):
             return True
         written = dialect.write(value)
