@@ -7,6 +7,7 @@ import builtins
 from pathlib import Path
 
 import tfloader
+from tfloader.errors import FileError
 
 ROOT = Path(tfloader.__file__).parent
 BUILTIN = {name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)}
@@ -47,3 +48,8 @@ def test_every_exception_of_tfloader_is_a_tfloader_error():
     for name, value in vars(tfloader.errors).items():
         if isinstance(value, type) and issubclass(value, Exception):
             assert issubclass(value, tfloader.TfloaderError), name
+
+
+def test_a_message_can_be_printed_whatever_name_it_holds():
+    for kind in (tfloader.ConfigError, FileError):
+        assert str(kind("half: \ud800, whole: 中")) == "half: \\ud800, whole: 中"

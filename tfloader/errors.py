@@ -12,6 +12,10 @@ from collections.abc import Iterable
 class TfloaderError(Exception):
     """Base class of every error that tfloader raises on purpose."""
 
+    def __str__(self) -> str:
+        # Names from files may hold halves of characters, which no terminal prints.
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
+
 
 class ArgumentError(TfloaderError, TypeError, ValueError):
     """A function got an argument of a type or value that it cannot use."""

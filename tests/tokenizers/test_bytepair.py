@@ -128,6 +128,7 @@ FULL = {token: i for i, token in enumerate([*BYTES, "ab"])}
         ({"a": 10**30}, "#version\n", "expected a token with an id"),
         (FULL, "#version\na b c\n", "line 2 is not a merge"),
         (FULL, "#version\nab\n", "line 2 is not a merge"),
+        (FULL, "#version\na b\n\nb a\n", "line 3 is not a merge"),
         (FULL, "#version\na zz\n", "do not fit together"),
         (FULL, "#version\nb a\n", "do not fit together"),
     ],

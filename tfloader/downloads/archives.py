@@ -188,7 +188,7 @@ def _tar_entries(file: tarfile.TarFile, content: Any) -> Iterator[_Entry]:
     while rest and whole:
         whole, rest = not rest.strip(b"\0"), content.read(PIECE)
     if not whole:
-        raise ValueError("something other than the end stands behind its last file")
+        raise tarfile.ReadError("something other than the end stands behind its last file")
 
 
 def _tar_entry(info: tarfile.TarInfo) -> _Entry:

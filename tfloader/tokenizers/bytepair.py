@@ -108,9 +108,9 @@ class BytePairTokenizer(RustTokenizer):
 
 def _read_merges(path: str) -> list[tuple[str, str]]:
     merges = []
-    for number, line in enumerate(read_text(path, TokenizerError).split("\n"), 1):
+    for number, line in enumerate(read_text(path, TokenizerError).rstrip("\r\n").split("\n"), 1):
         line = line.removesuffix("\r")
-        if not line or (number == 1 and line.startswith("#version")):
+        if number == 1 and line.startswith("#version"):
             continue
         pair = line.split(" ")
         if len(pair) != 2 or not all(pair):
