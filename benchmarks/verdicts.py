@@ -58,7 +58,7 @@ class Mutant(Checkpoint):
 
     def __init__(self, origin: Checkpoint, tensors: dict[str, np.ndarray]) -> None:
         specs = {name: TensorSpec(array.shape, array.dtype.name) for name, array in tensors.items()}
-        super().__init__(origin.path, origin.files, specs)
+        super().__init__(origin.path, origin.watched, specs)
         self.format, self.tensors = origin.format, tensors
 
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
