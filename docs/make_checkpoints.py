@@ -21,6 +21,7 @@ CONTAINERS = {
     "safetensors": "safetensors",
     "torch": "pytorch_model.bin",
     "hdf5": "tf_model.h5",
+    "keras2": "Keras 2's .weights or .h5",
 }
 TOKENIZERS = {
     "roberta": "`vocab.json` + `merges.txt`",
@@ -29,7 +30,7 @@ TOKENIZERS = {
     "t5": "`spiece.model`, or another `*.model`",
 }
 # Tables of tokens, from which some dialects take what their files do not say.
-EMBEDDINGS = ("shared/embedding", "bert/embeddings/word_embeddings")
+EMBEDDINGS = ("shared/embedding", "bert/embeddings/word_embeddings", "Embedding-Token/embeddings")
 ACTIVATIONS = {"gelu": "exact (erf)", "gelu_tanh": "tanh"}
 
 

@@ -40,6 +40,7 @@ BUILD = '''class BuildOptions(LoadOptions, total=False):
     compat: str | None
     ignore: Collection[str]
     ignore_config_keys: Collection[str]
+    rename: Mapping[str, str] | None
 '''
 
 

@@ -69,6 +69,7 @@ from tfloader.models.builder import build_transformer_model as build_transformer
 from tfloader.models.builder import load as load
 from tfloader.models.builder import save as save
 from tfloader.models.families import register_family as register_family
+from tfloader.models.keras2 import load_keras2_weights as load_keras2_weights
 from tfloader.models.transformer import Transformer as Transformer
 from tfloader.naming import load_config as load_config
 from tfloader.naming import register_release as register_release

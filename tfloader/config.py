@@ -19,6 +19,7 @@ APPLICATIONS = ("encoder", "lm", "unilm")
 # Far above every public model, far below what would exhaust memory before a check.
 LIMITS = {
     "vocab_size": 10_000_000,
+    "uncut_vocab_size": 10_000_000,
     "hidden_size": 100_000,
     "embedding_size": 100_000,
     "num_hidden_layers": 1_000,
@@ -63,6 +64,8 @@ class TransformerConfig:
         shared_segment_embeddings: segments are ids of tokens, looked up in the token table (CDial-GPT).
         mask_zero_segments: with shared segment embeddings, segment 0 hides its position, as in bert4keras.
         model_type: the release's own name of the model, where a family has several ("mt5" beside "t5").
+        uncut_vocab_size: tokens before keep_tokens or compound_tokens were applied, which saving notes; None: they
+            were not, or (as an option of `load`) they may be applied once more.
         extras: further settings of a family registered by a user.
     """
 
@@ -101,6 +104,7 @@ class TransformerConfig:
     block_norm_eps: float | None = None
     mlm_norm_eps: float | None = None
     model_type: str | None = None
+    uncut_vocab_size: int | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -124,11 +128,21 @@ class TransformerConfig:
         rows = self.vocab_size + self.type_vocab_size + (self.max_position_embeddings or 0)
         return rows * (self.embedding_size or hidden) + blocks
 
+    def strange_tokens(self) -> dict[str, str]:
+        """Fields with the id of a special token that is none of the vocabulary's -> what is wrong with it."""
+        named = {name: getattr(self, name) for name in TOKEN_IDS}
+        return {
+            name: f"the config says {name} = {token}, but there are {self.vocab_size} tokens: give {name}=... or None"
+            for name, token in named.items()
+            if token is not None and not 0 <= token < self.vocab_size
+        }
+
     def replace(self, **changes: Any) -> TransformerConfig:
         """Returns a copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)
 
 
+TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 CONFIG_FIELDS = tuple(item.name for item in dataclasses.fields(TransformerConfig))
 
 # Fields that say how a model is trained or used, not what it computes; a format may lack a place for them.
@@ -142,6 +156,7 @@ NOT_MATHEMATICS = {
     "eos_token_id",
     "decoder_start_token_id",
     "model_type",
+    "uncut_vocab_size",
 }
 
 # What a field that is None stands for.
@@ -207,7 +222,8 @@ def _problem(name: str, kind: str, value: Any) -> str | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind.startswith("int"):
         if not is_number or isinstance(value, float):
-            return "be an integer"
+            several = name in TOKEN_IDS and isinstance(value, (list, tuple))
+            return "be an integer" if not several else f"be one id (give {name}=..., and all of them when generating)"
         lowest = 0 if name in MAY_BE_ZERO else 1
         if name in LIMITS and not lowest <= value <= LIMITS[name]:
             return f"lie between {lowest} and {LIMITS[name]}"

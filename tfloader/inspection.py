@@ -117,7 +117,7 @@ def _open(path: Any, family: str | None) -> tuple[tuple[Checkpoint, Release], st
 
 def _config(path: Any, opened: tuple[Checkpoint, Release]) -> tuple[TransformerConfig, str]:
     config, file = config_beside(*opened)
-    return config, f"{os.path.basename(file)}, family {config.family}"
+    return config, "; ".join([f"{os.path.basename(file)}, family {config.family}", *config.strange_tokens().values()])
 
 
 def _load(
@@ -127,7 +127,7 @@ def _load(
     from tfloader.models.builder import FAMILIES, load
     from tfloader.weights import fitted
 
-    options = fit(*opened, config).options(FAMILIES[config.family])
+    options = fit(*opened, config).options(FAMILIES[config.family]) | dict.fromkeys(config.strange_tokens())
     model = load(path, model=config.family, dtype="float32", ignore=ignore, **options)
     found = fitted(model.transformer, *opened, ignore, left_out=())
     found.refuse(opened[0])
@@ -168,7 +168,8 @@ def _exact(path: Any, opened: tuple[Checkpoint, Release], config: TransformerCon
         if row.theirs not in own or any(variable is None for variable in variables):
             continue
         theirs = checkpoint.read(own[row.theirs]).astype("float32")
-        if not np.array_equal(row.op.to_theirs(*map(keras.ops.convert_to_numpy, variables)), theirs, equal_nan=True):
+        made = row.op.to_theirs(*map(keras.ops.convert_to_numpy, variables))
+        if made.size != theirs.size or not np.array_equal(made, theirs.reshape(made.shape), equal_nan=True):
             problems.append(f"{' + '.join(row.ours)} holds other values than {show(own[row.theirs])}")
         for variable in variables:
             if unmatched.pop(id(variable), None) is None:

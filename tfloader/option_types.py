@@ -72,6 +72,7 @@ class LoadOptions(TypedDict, total=False):
     block_norm_eps: float | None
     mlm_norm_eps: float | None
     model_type: str | None
+    uncut_vocab_size: int | None
     max_position: int | None
     segment_vocab_size: int
     dropout_rate: float
@@ -85,6 +86,7 @@ class BuildOptions(LoadOptions, total=False):
     compat: str | None
     ignore: Collection[str]
     ignore_config_keys: Collection[str]
+    rename: Mapping[str, str] | None
 
 
 class GenerateOptions(TypedDict, total=False):

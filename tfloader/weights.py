@@ -21,7 +21,7 @@ from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
 from tfloader.layers.lora import adapted
 from tfloader.layers.normalization import Conditional
-from tfloader.naming import detect_release
+from tfloader.naming import detect_release, uncut_vocab_size_beside
 from tfloader.naming.assembly import assembled
 from tfloader.naming.base import Row, counts
 from tfloader.naming.fit import Fit, Source, fit
@@ -56,6 +56,8 @@ def load_weights(
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
     ignore = [ignore] if isinstance(ignore, str) else ignore
     release = release or detect_release(checkpoint, [transformer.config.family])
+    if source_config is None:
+        transformer.vocabulary.refuse_again(uncut_vocab_size_beside(checkpoint, release))
     found = fitted(transformer, checkpoint, release, ignore, source_config)
     found.refuse(checkpoint)
     if not fresh:

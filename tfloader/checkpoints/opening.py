@@ -10,7 +10,7 @@ from typing import Any
 from tfloader.border import public
 from tfloader.checkpoints.base import Checkpoint, show
 from tfloader.checkpoints.files import describe, reading, sniff
-from tfloader.checkpoints.hdf5 import Hdf5Checkpoint
+from tfloader.checkpoints.keras2 import open_hdf5
 from tfloader.checkpoints.memory import MemoryCheckpoint
 from tfloader.checkpoints.safetensors import SafetensorsCheckpoint
 from tfloader.checkpoints.shards import ShardedCheckpoint
@@ -23,7 +23,7 @@ from tfloader.staging import finish
 _ACCEPTED = (
     "model.safetensors.index.json or a .safetensors file; a TensorFlow checkpoint (.index with its .data "
     "files, and a `checkpoint` file if there are several); tf_model.h5; "
-    "pytorch_model.bin.index.json or pytorch_model.bin"
+    "pytorch_model.bin.index.json or pytorch_model.bin; bert4keras' best_model.weights"
 )
 # The file that is taken, and the ending of the only one that is taken in its place; the first that is there counts.
 _IN_A_FOLDER = (
@@ -33,6 +33,7 @@ _IN_A_FOLDER = (
     ("tf_model.h5", ".h5"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin"),
+    ("best_model.weights", ".weights"),  # bert4keras
 )
 _ATTEMPTS = 5
 _TF_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
@@ -43,9 +44,10 @@ def open_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
     """Opens a checkpoint; what it holds is known at once, its data are read one tensor at a time.
 
     Args:
-        source: a dict of arrays; a folder; a `.safetensors`, `.h5`, `.bin` or `.pt` file; the index
-            (`.safetensors.index.json`, `.bin.index.json`) of a sharded checkpoint; or a TensorFlow checkpoint as its
-            prefix or any of its files. In a folder the first of these is taken: safetensors, TensorFlow, HDF5, PyTorch.
+        source: a dict of arrays; a folder; a `.safetensors`, `.h5`, `.bin`, `.pt` or (of Keras 2) `.weights` file; the
+            index of a sharded checkpoint (`.safetensors.index.json`, `.bin.index.json`); or a TensorFlow checkpoint as
+            its prefix or any of its files. In a folder the first of these is taken: safetensors, TensorFlow, HDF5,
+            PyTorch, `.weights`.
 
     Raises:
         CheckpointError: nothing there, not readable, damaged, ambiguous, or not supported.
@@ -73,8 +75,10 @@ def _open_file(path: str) -> Checkpoint:
         return ShardedCheckpoint(path, TorchCheckpoint)
     if name.endswith(".safetensors"):
         return SafetensorsCheckpoint(path)
-    if name.endswith((".h5", ".hdf5")):
-        return Hdf5Checkpoint(path)
+    if name.endswith((".h5", ".hdf5")) or (
+        name.endswith(".weights") and os.path.isfile(path) and sniff(path) == "hdf5"
+    ):
+        return open_hdf5(path)
     if name.endswith((".bin", ".pt", ".pth")):
         return TorchCheckpoint(path)
     if name == "checkpoint" and os.path.exists(path) and not os.path.exists(f"{path}.index"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import warnings
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -18,8 +19,9 @@ from tfloader.config import BERT4KERAS_NAMES, CONFIG_FIELDS
 from tfloader.errors import CheckpointError, ConfigError, TokenizerError, WeightsError, listing
 from tfloader.models.families import FAMILIES, families_meant
 from tfloader.models.transformer import Transformer
-from tfloader.naming import RELEASES, detect_release, find_config, read_config, read_raw_config, shapes_of
-from tfloader.naming.release import Release
+from tfloader.naming import detect_release, find_config, read_config, shapes_of, uncut_vocab_size_beside
+from tfloader.naming.reading import has_config, release_of_config
+from tfloader.naming.renamed import RenamedCheckpoint
 from tfloader.naming.writing import (
     as_published,
     config_to_write,
@@ -35,6 +37,10 @@ from tfloader.weights import load_weights, tensors_to_save
 if TYPE_CHECKING:
     from tfloader.option_types import BuildOptions, LoadOptions
 
+# What a checkpoint's tensors go by, whatever the user's model has of them.
+OF_THE_TENSORS = {
+    *("num_hidden_layers", "num_decoder_layers", "num_hidden_groups", "inner_group_num", "max_position_embeddings"),
+}
 # A path, or the content: of a config a dictionary, of a checkpoint a mapping of arrays.
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -50,6 +56,7 @@ def load(
     compat: str | None = None,
     ignore: Collection[str] = (),
     ignore_config_keys: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
     **options: Unpack[LoadOptions],
 ) -> keras.Model:
     """Loads a checkpoint into a Keras model, exactly or not at all.
@@ -67,6 +74,7 @@ def load(
         compat: "bert4keras" reproduces that library's numbers where they differ from the original's.
         ignore: patterns of tensors that may stay unread, such as "classifier.*".
         ignore_config_keys: keys of the config file that you know to change nothing.
+        rename: what the names of tensors begin with -> what stands there in the release: {"model.": ""}.
         **options: options of the family's builder (with_mlm=True, keep_tokens=[...] ...) and config values that
             override the file's (num_hidden_layers=3).
 
@@ -74,7 +82,7 @@ def load(
         CheckpointError, ConfigError, WeightsError: naming the file, what was found, and what to do.
     """
     own = {"dtype": dtype, "compat": compat, "ignore": ignore, "ignore_config_keys": ignore_config_keys}
-    return _built(path, config, model, application, False, **own, **options).model
+    return _built(path, config, model, application, False, rename=rename, **own, **options).model
 
 
 @overload
@@ -115,7 +123,7 @@ def build_transformer_model(
         model: family, by name ("bert", "gpt", "gpt2", "gpt2_ml", "t5.1.1" ...) or class.
         application: "encoder", "lm" or "unilm".
         return_keras_model: False returns the Transformer with `.model`, `.layers` and, for T5, `.encoder`, `.decoder`.
-        **options: as for `load`, its dtype, compat, ignore and ignore_config_keys among them.
+        **options: as for `load`, its dtype, compat, ignore, ignore_config_keys and rename among them.
     """
     causal = all("encoder" not in FAMILIES[name].applications for name in families_meant(model)[0])
     meant = None if application == "encoder" and causal else application
@@ -190,6 +198,7 @@ def _built(
     compat: str | None = None,
     ignore: Collection[str] = (),
     ignore_config_keys: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Transformer:
     """What `load` and `build_transformer_model` share."""
@@ -197,7 +206,13 @@ def _built(
         raise ConfigError(f"compat must be None or 'bert4keras', found {compat!r}.")
     families, preset = families_meant(model)
     checkpoint = None if path is None else open_checkpoint(path)
-    release = _guess_release(config, families) if checkpoint is None else detect_release(checkpoint, families, config)
+    if checkpoint is not None and rename:
+        checkpoint = RenamedCheckpoint(checkpoint, rename)
+    if config is None and {"vocab_size", "hidden_size"} <= options.keys() and not has_config(checkpoint):
+        config = {}  # all of it are keywords, as bert4keras allows
+    release = (
+        release_of_config(config, families) if checkpoint is None else detect_release(checkpoint, families, config)
+    )
     if isinstance(model, str) and release.family not in families:
         raise ConfigError(
             f"model={model!r}, but the checkpoint is a {release.title} one: pass model={release.family!r}."
@@ -211,20 +226,23 @@ def _built(
             raise ConfigError("A config is needed: pass the path of the config file, or its content as a dictionary.")
         config = find_config(folder_of(checkpoint.path), release)
     tensors = None if checkpoint is None else shapes_of(checkpoint, release)
-    # Of the user's config values only those that a file may lack altogether; the others are applied after reading.
-    needed = {name: overrides[name] for name in ("vocab_size", "application") if name in overrides}
-    meant = source = read_config(release, config, tensors, needed, ignore_config_keys)
+    others = {name: value for name, value in overrides.items() if name not in OF_THE_TENSORS}
+    meant = source = read_config(release, config, tensors, others, ignore_config_keys, given=overrides)
     if checkpoint is not None:
         checkpoint.check_in_place()
     if compat:
         meant = meant.replace(**{name: habit(getattr(meant, name)) for name, habit in family.bert4keras_habits.items()})
         if builder.get("residual_attention_scores") is True:
             builder["residual_attention_scores"] = "previous"
+    if checkpoint is not None and meant.uncut_vocab_size is None:
+        overrides.setdefault("uncut_vocab_size", uncut_vocab_size_beside(checkpoint, release))
     meant = meant.replace(**overrides)
     if bert4keras:
         builder = {**family.bert4keras_defaults.get(meant.application, {}), **builder}
     transformer = family(meant, dtype=dtype, **builder)
     transformer.release = release
+    for told in transformer.config.strange_tokens().values():
+        warnings.warn(told, stacklevel=4)
     if checkpoint is None:
         return transformer.build()
     with checkpoint, _filled_later(transformer):
@@ -261,25 +279,6 @@ def split_options(family: type[Transformer], options: Mapping[str, Any]) -> tupl
     if problems:
         raise ConfigError(f"{family.__name__} has no such option:\n{listing(problems)}")
     return overrides, builder
-
-
-def _guess_release(config: Any, families: tuple[str, ...]) -> Release:
-    """The release of a config that comes without a checkpoint."""
-    if config is None:
-        raise ConfigError("Pass config_path, checkpoint_path, or both.")
-    if not families:
-        raise ConfigError("This class belongs to no family: see register_family.")
-    raw = dict(config) if isinstance(config, Mapping) else read_raw_config(os.fspath(config))
-    candidates = [
-        (dialect.missing(raw), index)
-        for index, release in enumerate(RELEASES)
-        for dialect in release.dialects
-        if release.family in families and dialect.accepts(raw)
-    ]
-    if not candidates:
-        named = " or ".join(map(repr, families))
-        raise ConfigError(f"{config}: not a config of a {named} model (model_type {raw.get('model_type')!r}).")
-    return RELEASES[min(candidates)[1]]
 
 
 @contextmanager

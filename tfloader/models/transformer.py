@@ -108,8 +108,8 @@ class Transformer:
                 f"it has {', '.join(self.applications)}."
             )
         self.source_vocab_size = config.vocab_size
-        self.vocabulary = VocabularyCut(config.vocab_size, keep_tokens, compound_tokens)
-        self.config = config.replace(vocab_size=self.vocabulary.size)
+        self.vocabulary = VocabularyCut(config.vocab_size, keep_tokens, compound_tokens, config.uncut_vocab_size)
+        self.config = config.replace(vocab_size=self.vocabulary.size, uncut_vocab_size=self.vocabulary.uncut_size)
         self.dtype_policy = _policy(dtype)
         self.prefix = prefix
         self.layers: dict[str, keras.layers.Layer] = {} if layers is None else dict(layers)

@@ -19,19 +19,39 @@ class VocabularyCut:
         keep_tokens: ids of the tokens to keep, in their new order; None: all.
         compound_tokens: new tokens, each a list of ids (after `keep_tokens`) or (ids, weights); a new row is the
             (weighted) mean of theirs.
+        uncut_size: tokens before an earlier cut of the checkpoint; None: there was none.
 
     Attributes:
         size: tokens after the cut.
+        uncut_size: tokens before it, or before the earlier one.
 
     Raises:
-        ConfigError, WeightsError: ids that are none, twice the same, or outside the vocabulary.
+        ConfigError, WeightsError: ids that are none, twice the same, or outside the vocabulary; a second cut.
     """
 
-    def __init__(self, size: int, keep_tokens: Sequence[int] | None, compound_tokens: Sequence[Any] | None) -> None:
+    def __init__(
+        self,
+        size: int,
+        keep_tokens: Sequence[int] | None,
+        compound_tokens: Sequence[Any] | None,
+        uncut_size: int | None = None,
+    ) -> None:
+        self.cuts = keep_tokens is not None or bool(compound_tokens)
+        self.refuse_again(uncut_size)
         self.keep_tokens = None if keep_tokens is None else _checked_ids(keep_tokens, size)
         kept = size if self.keep_tokens is None else len(self.keep_tokens)
         self.compound_tokens = [_checked_compound(item, kept) for item in compound_tokens or ()]
         self.size = kept + len(self.compound_tokens)
+        self.uncut_size = size if self.cuts else uncut_size
+
+    def refuse_again(self, uncut_size: int | None) -> None:
+        """Refuses to cut a checkpoint whose vocabulary was cut before, when it had `uncut_size` tokens."""
+        if self.cuts and uncut_size is not None:
+            raise ConfigError(
+                f"keep_tokens, compound_tokens: the checkpoint was saved after such a cut, of {uncut_size} tokens; "
+                "applied again, they would choose other ones. Leave them out. (For a further cut, give ids of the "
+                "smaller vocabulary and uncut_vocab_size=None.)"
+            )
 
     def apply(self, array: np.ndarray, axis: int) -> np.ndarray:
         if self.keep_tokens is not None:

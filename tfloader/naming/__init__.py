@@ -9,6 +9,7 @@ from tfloader.naming.reading import (
     read_raw_config,
     release_of,
     shapes_of,
+    uncut_vocab_size_beside,
 )
 from tfloader.naming.releases import RELEASES, register_release
 
@@ -23,4 +24,5 @@ __all__ = [
     "register_release",
     "release_of",
     "shapes_of",
+    "uncut_vocab_size_beside",
 ]

@@ -108,7 +108,8 @@ def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mappin
     """Where a file is silent, Google's code means embeddings of 128, and bert4keras those of hidden_size."""
     check_groups(fields, raw, tensors)
     if fields["embedding_size"] is None:
-        shape = tensors.get("bert/embeddings/word_embeddings", ())
+        names = ("bert/embeddings/word_embeddings", "Embedding-Token/embeddings")
+        shape = next((tensors[name] for name in names if name in tensors), ())
         if len(shape) != 2:
             raise ConfigError("the key 'embedding_size' is missing")
         fields["embedding_size"] = shape[1]

@@ -258,10 +258,13 @@ def counts(config: TransformerConfig, stored: TransformerConfig | None = None) -
         stored: the checkpoint's, where the model shares its weights in another way.
     """
     layers, decoder = config.num_hidden_layers, config.num_decoder_layers
+    shared = _shared_blocks(config, stored or config)
     return {
         "layer": [{"layer": index} for index in range(layers)],
+        "number": [{"layer": index, "number": index + 1} for index in range(layers)],
         "decoder_layer": [{"decoder_layer": index} for index in range(layers if decoder is None else decoder)],
-        "group": _shared_blocks(config, stored or config),
+        "group": shared,
+        "block": shared,
     }
 
 

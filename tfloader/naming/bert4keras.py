@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.naming.dialect import Dialect, Key, same
 from tfloader.naming.google_bert import GOOGLE_HARMLESS, SIZES
+from tfloader.naming.hf_t5 import OUTPUT_LAYERS
 
 # T5-PEGASUS (Zhuiyi, 2021) was trained in bert4keras: these are its numbers, besides the exact gelu, and the ids of
 # [CLS] and [SEP]. Nothing in its folder says so but the size of the vocabulary, which is that of no other T5.
@@ -22,7 +24,9 @@ T5_PEGASUS = {
 T5_PEGASUS_VOCABULARY = 50_000
 
 
-def _finish_t5(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+def _finish_t5(
+    fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[str, Any], pegasus: bool = False
+) -> None:
     """A list of two activations means T5 1.1, which has an output layer of its own."""
     act = fields["hidden_act"]
     fields["gated_feed_forward"] = isinstance(act, list) and len(act) == 2 and act[1] == "linear"
@@ -32,12 +36,11 @@ def _finish_t5(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mapping[
     fields["hidden_act"] = "gelu_tanh" if act == "gelu" else act
     tied = not fields["gated_feed_forward"]
     if tensors:
-        tied = not {"decoder/logits/kernel", "lm_head.weight"} & set(tensors)
+        tied = not OUTPUT_LAYERS & set(tensors)
     fields["tie_word_embeddings"] = fields["scale_logits"] = tied
     if fields.get("num_decoder_layers") is None:
         fields["num_decoder_layers"] = fields.get("num_hidden_layers")
-    by_size = fields["gated_feed_forward"] and fields.get("vocab_size") == T5_PEGASUS_VOCABULARY
-    if by_size or raw.get("model_type") == T5_PEGASUS["model_type"]:
+    if pegasus or (fields["gated_feed_forward"] and fields.get("vocab_size") == T5_PEGASUS_VOCABULARY):
         fields |= T5_PEGASUS | ({"hidden_act": "gelu"} if fields["hidden_act"] == "gelu_tanh" else {})
 
 
@@ -62,5 +65,6 @@ T5_PEGASUS_DIALECT = replace(
     T5_DIALECT,
     name="T5-PEGASUS",
     constants={"model_type": T5_PEGASUS["model_type"]},
+    finish_read=partial(_finish_t5, pegasus=True),
     finish_write=_write_t5_pegasus,
 )

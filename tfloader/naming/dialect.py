@@ -17,8 +17,9 @@ from tfloader.suggestions import did_you_mean
 
 REQUIRED = object()
 MAX_KEYS = 1_000
-# Keys in which tfloader notes what a format has no key for.
+# The key under which tfloader notes what a format has no key for; of every format these -> their defaults.
 NOTES = "tfloader"
+ALWAYS_NOTED = {"uncut_vocab_size": None}
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Dialect:
         overrides: Mapping[str, Any] | None = None,
         ignore: Collection[str] = (),
         tensors: Mapping[str, tuple[int, ...]] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> TransformerConfig:
         """Translates a config file's dictionary.
 
@@ -128,6 +130,7 @@ class Dialect:
             overrides: our fields that take precedence over the file.
             ignore: their keys that the user vouches for.
             tensors: shapes of the checkpoint's tensors, for what the file leaves to them.
+            given: our fields where the file lacks them, or says them in words that it does not have.
 
         Raises:
             ConfigError: naming every key that is missing, unknown, or has a value that is not implemented.
@@ -138,7 +141,7 @@ class Dialect:
         if strange:
             raise ConfigError(f"{source}: the keys of a config must be strings, found {', '.join(strange[:5])}.")
         overrides, ignore = dict(overrides or {}), {ignore} if isinstance(ignore, str) else set(ignore)
-        fields, problems = self._translated(raw, overrides)
+        fields, problems = self._translated(raw, {**overrides, **(given or {})})
         problems += self._refused(raw, ignore)
         if problems:
             raise ConfigError(
@@ -146,34 +149,33 @@ class Dialect:
                 "A key that you know to change nothing can be named in ignore_config_keys=[...]."
             )
         fields = {"family": family, "model_type": self.constants.get("model_type"), **self.fixed, **fields}
+        fields |= {name: value for name, value in overrides.items() if fields.get(name) is None}
         try:
             if self.finish_read:
                 self.finish_read(fields, raw, tensors or {})
             noted = raw.get(NOTES)
             if isinstance(noted, dict):
-                fields |= {name: noted[name] for name in self.notes if name in noted}
+                fields |= {name: noted[name] for name in (*ALWAYS_NOTED, *self.notes) if name in noted}
             return TransformerConfig(**(fields | overrides))
         except ConfigError as reason:
             raise ConfigError(f"{source}: {reason}") from None
 
-    def _translated(self, raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    def _translated(self, raw: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """Our fields from the translated keys, and what is wrong with these."""
         fields, problems = {}, []
         for key in self.keys:
             found = [name for name in key.names if name in raw]
-            if any(not _same(raw[name], raw[found[0]]) for name in found):
-                problems.append(f"{' and '.join(found)} mean the same but differ")
-            if found:
-                try:
-                    fields[key.ours] = key.read(raw[found[0]])
-                except ValueError as reason:
-                    problems.append(str(reason))
-            elif key.default is not REQUIRED:
-                fields[key.ours] = key.default
-            elif key.ours in overrides:
-                fields[key.ours] = overrides[key.ours]
-            else:
-                problems.append(f"the key {key.theirs!r} is missing")
+            try:
+                if any(not _same(raw[name], raw[found[0]]) for name in found):
+                    raise ValueError(f"{' and '.join(found)} mean the same but differ")
+                if not found and key.default is REQUIRED:
+                    raise ValueError(f"the key {key.theirs!r} is missing")
+                fields[key.ours] = key.read(raw[found[0]]) if found else key.default
+            except ValueError as reason:
+                if key.ours in given:
+                    fields[key.ours] = given[key.ours]
+                else:
+                    problems.append(f"{reason} (or give {key.ours}=...)")
         return fields, problems
 
     def _refused(self, raw: Mapping[str, Any], ignore: Collection[str]) -> Iterator[str]:
@@ -184,7 +186,7 @@ class Dialect:
                 yield f"{name} = {shown(raw[name])} is not implemented; supported: {supported}"
         known = [*(name for key in self.keys for name in key.names), *self.only]
         for name in raw:
-            if name not in {"model_type", *ignore, *known} and not self.is_harmless(name):
+            if name not in {"model_type", NOTES, *ignore, *known} and not self.is_harmless(name):
                 yield f"unknown key {shown(name)} (= {shown(raw[name])}){did_you_mean(name, known)}"
 
     def write(self, config: TransformerConfig) -> dict[str, Any]:
@@ -202,8 +204,8 @@ class Dialect:
         raw |= self.constants
         if self.finish_write:
             self.finish_write(config, raw)
-        notes = {name: getattr(config, name) for name, silent in self.notes.items() if getattr(config, name) != silent}
-        if notes:
+        notes = {name: (getattr(config, name), silent) for name, silent in {**ALWAYS_NOTED, **self.notes}.items()}
+        if notes := {name: value for name, (value, silent) in notes.items() if value != silent}:
             raw[NOTES] = notes
         try:
             again = self.read(raw, f"a {self.name} config", config.family, {"application": config.application})

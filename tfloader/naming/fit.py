@@ -7,8 +7,9 @@ Names, shapes and dtypes decide, so it needs no framework; the shapes are those 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from tfloader.checkpoints.base import Checkpoint, TensorSpec
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
-from tfloader.naming.base import Constant, Row, Shape, counts
+from tfloader.naming.base import Constant, Identity, Row, Shape, counts
 from tfloader.naming.release import Release
 
 READABLE_DTYPES = ("bfloat16", "float16", "float32")
@@ -176,6 +177,8 @@ def _match(found: Fit, rows: Iterable[Row], names: dict[str, str]) -> None:
             continue
         if row.theirs in names:
             source = Source(row, names.pop(row.theirs))
+            if variables is not None:
+                source = _by_heads(found, source, variables)
             found.sources.append(source)
             if variables is not None:
                 found.misfits += _misfits(found, source, variables)
@@ -186,6 +189,35 @@ def _match(found: Fit, rows: Iterable[Row], names: dict[str, str]) -> None:
         filled.update(row.ours)
     unnamed = [path for path in variables or () if path not in filled]
     found.missing += [f"{path} is not in the table of {found.release.title}" for path in unnamed]
+
+
+@dataclass(frozen=True)
+class ByHeads(Identity):
+    """Their tensor has one axis of ours as two, [heads, size of a head]."""
+
+    plain: Shape
+    stored: Shape
+    inner: Identity
+
+    def their_shape(self, *ours: Shape) -> Shape:
+        return self.stored
+
+    def to_ours(self, array: np.ndarray) -> Sequence[np.ndarray]:
+        return self.inner.to_ours(array.reshape(self.plain))
+
+    def to_theirs(self, *arrays: np.ndarray) -> np.ndarray:
+        return self.inner.to_theirs(*arrays).reshape(self.stored)
+
+
+def _by_heads(found: Fit, source: Source, variables: Mapping[str, Shape]) -> Source:
+    """The same, read by heads where an attention's tensor is stored so."""
+    row, stored = source.row, found.specs[source.name].shape
+    plain = tuple(row.op.their_shape(*(variables[path] for path in row.ours)))
+    heads = found.config.num_attention_heads, found.config.head_size
+    split = [(*plain[:axis], *heads, *plain[axis + 1 :]) for axis, size in enumerate(plain) if size == math.prod(heads)]
+    if "Attention/" not in row.ours[0] or stored not in split:
+        return source
+    return Source(replace(row, op=ByHeads(plain, stored, row.op)), source.name)
 
 
 def _misfits(found: Fit, source: Source, variables: Mapping[str, Shape]) -> Iterator[str]:

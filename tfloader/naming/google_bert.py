@@ -52,7 +52,7 @@ SIZES = (
 
 GOOGLE_HARMLESS = (
     "pooler_(fc_size|num_attention_heads|num_fc_layers|size_per_head|type)",
-    "model_type|architectures|_name_or_path|transformers_version|tfloader",
+    "model_type|architectures|_name_or_path|transformers_version",
     "name",
 )
 

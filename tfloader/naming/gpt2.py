@@ -125,7 +125,6 @@ DIALECT = Dialect(
     ),
     # The published code has no dropout; 0.1 is what GPT-2 was trained with (Radford et al., 2019).
     fixed={"hidden_act": "gelu_tanh", "layer_norm_eps": 1e-5, "application": "lm", "intermediate_size": None},
-    harmless=("tfloader",),
     finish_read=four_times_as_wide,
     finish_write=lambda config, _: check_four_times(config, "hparams.json", "huggingface"),
 )
@@ -147,7 +146,7 @@ HF_RELEASE = Release(
     name="hf_gpt2",
     title="Hugging Face GPT-2",
     family="gpt2",
-    signature="transformer.wte.weight",
+    signature="transformer.ln_f.weight",
     naming=HF_NAMING,
     dialects=(HF_DIALECT,),
     text_format=NOTHING_AROUND,

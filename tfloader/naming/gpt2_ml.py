@@ -59,7 +59,7 @@ RELEASE = Release(
     **TENSORFLOW,
     signature="newslm/embeddings/word_embed",
     naming=NAMING,
-    config_files=("config.json", "*config*.json", "mega.json", "base.json", "large.json"),
+    config_files=("*config*.json", "mega.json", "base.json", "large.json"),
     dialects=(DIALECT,),
     text_format=NOTHING_AROUND,
 )

@@ -17,6 +17,7 @@ from tfloader.naming.release import Release, TextFormat
 
 ENCODER, DECODER = "Encoder-Transformer-{layer}", "Decoder-Transformer-{decoder_layer}"
 ENCODER_BLOCK, DECODER_BLOCK = "encoder.block.{layer}.layer", "decoder.block.{decoder_layer}.layer"
+OUTPUT_LAYERS = {"lm_head.weight", "decoder/logits/kernel", "Decoder-Output-LM/kernel"}  # as the releases name them
 POSITIONS = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 
 # T5 1.0 has `wi`; 1.1 and mT5 the activated `wi_0` and the linear `wi_1`.
@@ -47,7 +48,7 @@ NAMING = Naming(
         row("Decoder-Output-Norm/scale", "decoder.final_layer_norm.weight", part="decoder"),
         row("Decoder-Output-LM/kernel", "lm_head.weight", Transpose(), "lm", untied=True),
     ),
-    old_names=(huggingface.DATA_PARALLEL,),
+    old_names=(huggingface.WRAPPED,),
     # A first release of the conversion stored a position table for the cross attention that was never used.
     ignorable=(r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",),
     duplicates=(
@@ -100,7 +101,7 @@ def _tied_and_scaled(fields: Mapping[str, Any], raw: Mapping[str, Any], tensors:
     if not by_version_5:
         return tied, tied
     if tensors:
-        tied = not {"lm_head.weight", "decoder/logits/kernel"} & set(tensors)
+        tied = not OUTPUT_LAYERS & set(tensors)
     return tied, raw.get("scale_decoder_outputs", False)
 
 
@@ -160,7 +161,7 @@ RELEASE = Release(
     name="hf_t5",
     title="Hugging Face T5 / mT5",
     family="t5",
-    signature="shared.weight",
+    signature=(("encoder.final_layer_norm.weight", "decoder.final_layer_norm.weight"),),
     naming=NAMING,
     dialects=(DIALECT, MT5_DIALECT),
     text_format=TextFormat(None, "eos", also=("umt5", "longt5")),

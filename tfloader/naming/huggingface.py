@@ -19,7 +19,7 @@ FOLDER: dict[str, Any] = {
 # Book-keeping, training, and generation defaults (those of generation belong to the caller, not to the model).
 HARMLESS = (
     "architectures|_name_or_path|transformers_version|torch_dtype|dtype|_commit_hash|auto_map|name_or_path",
-    "model_type|tfloader|_attn_implementation(_autoset|_internal)?|attn_implementation",
+    "model_type|_attn_implementation(_autoset|_internal)?|attn_implementation",
     "id2label|label2id|num_labels|problem_type|finetuning_task|task_specific_params|return_dict|use_return_dict",
     "output_hidden_states|output_attentions|output_past|use_cache|torchscript|gradient_checkpointing",
     "classifier_dropout(_prob)?|tokenizer_class|prefix|sep_token_id|cls_token_id|mask_token_id|bos_token_id",
@@ -61,7 +61,7 @@ ACTIVATIONS = {
 # Where the code computes the exact gelu whatever the file says, or has no other.
 EXACT_GELU = Key("hidden_act", "hidden_act", values={"gelu": "gelu"})
 
-DATA_PARALLEL = (r"^(module\.)+", "")  # saved from torch's DataParallel
+WRAPPED = (r"^((module|_orig_mod)\.)+", "")  # saved from torch's DataParallel, or after torch.compile
 
 
 def old_names(body: str, parts: str = "embeddings|embeddings_project|encoder|pooler") -> tuple[tuple[str, str], ...]:
@@ -72,7 +72,7 @@ def old_names(body: str, parts: str = "embeddings|embeddings_project|encoder|poo
         parts: what may stand after it.
     """
     return (
-        DATA_PARALLEL,
+        WRAPPED,
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
         (rf"^({parts})\.", rf"{body}\1."),

@@ -16,9 +16,11 @@ from tfloader.config import TransformerConfig
 from tfloader.errors import CheckpointError, ConfigError, listing
 from tfloader.files import read_json, read_text
 from tfloader.naming import t5_mesh
+from tfloader.naming.dialect import NOTES
 from tfloader.naming.gin import parse_gin
 from tfloader.naming.release import Release
 from tfloader.naming.releases import RELEASES
+from tfloader.naming.renamed import fitting_prefix
 
 NOT_MODEL_CONFIGS = {
     "tokenizer_config.json",
@@ -104,9 +106,15 @@ def detect_release(
         raise CheckpointError(f"{checkpoint.path}: its tensors fit several releases ({titles}). Pass {models}.")
     some = listing(sorted(checkpoint)[:8]) or "  (none)"
     known = ", ".join(sorted({release.title for release in RELEASES}))
+    hint = ""
+    if fitting := fitting_prefix(checkpoint):
+        start, title = fitting
+        hint = (
+            f"Without {start!r} at their beginning they are those of a {title}: if so, pass rename={{{start!r}: ''}}."
+        )
     raise CheckpointError(
         f"{checkpoint.path}: its {len(checkpoint)} tensors are not named as in any release that tfloader knows. "
-        f"{described(checkpoint)}\nThe first ones:\n{some}\nKnown: {known}."
+        f"{hint or described(checkpoint)}\nThe first ones:\n{some}\nKnown: {known}."
     )
 
 
@@ -130,6 +138,13 @@ def _config_of(release: Release, checkpoint: Checkpoint, config: Any) -> Mapping
         return {}  # whoever needs it will say what is wrong with it
 
 
+def uncut_vocab_size_beside(checkpoint: Checkpoint, release: Release) -> int | None:
+    """What the config file beside a checkpoint notes of a cut vocabulary, whichever config is read."""
+    noted = _config_of(release, checkpoint, None).get(NOTES)
+    size = noted.get("uncut_vocab_size") if isinstance(noted, Mapping) else None
+    return size if isinstance(size, int) else None
+
+
 def find_config(folder: str, release: Release) -> str:
     """The path of a release's config file in a folder.
 
@@ -147,6 +162,31 @@ def find_config(folder: str, release: Release) -> str:
         f"{folder}: no config file of a {release.title} checkpoint (looked for {', '.join(release.config_files)}); "
         f"the folder holds: {', '.join(names[:20]) or 'nothing'}. Pass config=path or a dictionary."
     )
+
+
+def has_config(checkpoint: Checkpoint | None) -> bool:
+    """Whether a config file may be beside a checkpoint."""
+    names = os.listdir(folder_of(checkpoint.path)) if checkpoint is not None and checkpoint.files else ()
+    return any(name.endswith((".json", ".gin")) and name not in NOT_MODEL_CONFIGS for name in names)
+
+
+def release_of_config(config: Any, families: tuple[str, ...]) -> Release:
+    """The release of a config that comes without a checkpoint."""
+    if config is None:
+        raise ConfigError("Pass config_path, checkpoint_path, or both.")
+    if not families:
+        raise ConfigError("This class belongs to no family: see register_family.")
+    raw = dict(config) if isinstance(config, Mapping) else read_raw_config(os.fspath(config))
+    candidates = [
+        (dialect.missing(raw), index)
+        for index, release in enumerate(RELEASES)
+        for dialect in release.dialects
+        if release.family in families and dialect.accepts(raw)
+    ]
+    if not candidates:
+        named = " or ".join(map(repr, families))
+        raise ConfigError(f"{config}: not a config of a {named} model (model_type {raw.get('model_type')!r}).")
+    return RELEASES[min(candidates)[1]]
 
 
 def shapes_of(checkpoint: Checkpoint, release: Release) -> dict[str, tuple[int, ...]]:
@@ -167,6 +207,7 @@ def read_config(
     tensors: Mapping[str, tuple[int, ...]] | None = None,
     overrides: Mapping[str, Any] | None = None,
     ignore: Collection[str] = (),
+    given: Mapping[str, Any] | None = None,
 ) -> TransformerConfig:
     """Reads the config of a release from a file, or from a dictionary as such a file would hold; see `Dialect.read`."""
     if isinstance(config, Mapping):
@@ -174,7 +215,7 @@ def read_config(
     else:
         source = os.fspath(config)
         raw = read_raw_config(source)
-    result = release.dialect_for(raw, source).read(raw, source, release.family, overrides, ignore, tensors)
+    result = release.dialect_for(raw, source).read(raw, source, release.family, overrides, ignore, tensors, given)
     _check_size(result, tensors or {}, source)
     return result
 

@@ -53,7 +53,8 @@ class Release:
         title: what `tfloader info` prints.
         family: the family that builds it.
         formats: containers in which it comes.
-        signature: a tensor (canonical name), or several, that all its checkpoints have, and no others if possible.
+        signature: a tensor (canonical name), or several, that all its checkpoints have, and no others if possible; a
+            tuple in place of one: any of these. Not one that a tied copy may stand for.
         lacks: tensors that no checkpoint of it has, where a release with more has the signature too.
         gives_way_to: the release that is meant where one file holds both models and no family is asked for.
         naming: the table of tensors.
@@ -72,7 +73,7 @@ class Release:
     title: str
     family: str
     formats: tuple[str, ...]
-    signature: str | tuple[str, ...]
+    signature: str | tuple[str | tuple[str, ...], ...]
     naming: Naming
     config_files: tuple[str, ...]
     dialects: tuple[Dialect, ...]
@@ -87,13 +88,17 @@ class Release:
 
     @property
     def written_config(self) -> str:
-        """Name of the config file when writing: the first that is no pattern."""
-        return next((name for name in self.config_files if re.fullmatch(r"\w+\.json", name)), "config.json")
+        """Name of the config file when writing: the first that is no pattern and says what it is."""
+        plain = (name for name in self.config_files if re.fullmatch(r"\w*(config|hparams)\.json", name))
+        return next(plain, "config.json")
 
     def fits(self, names: Collection[str]) -> bool:
         """Whether a checkpoint with these tensors (canonical names) may be of this release."""
         needed = (self.signature,) if isinstance(self.signature, str) else self.signature
-        return all(name in names for name in needed) and not any(name in names for name in self.lacks)
+        choices = ((item,) if isinstance(item, str) else item for item in needed)
+        return all(any(name in names for name in item) for item in choices) and not any(
+            name in names for name in self.lacks
+        )
 
     def architecture(self, names: Collection[str]) -> tuple[str, str]:
         """The class that holds just these tensors (canonical names), and the beginning that it leaves out of them."""

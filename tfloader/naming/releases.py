@@ -14,6 +14,7 @@ from tfloader.naming import (
     hf_bert,
     hf_roberta,
     hf_t5,
+    keras2,
     nezha,
     roformer,
     roformer_v2,
@@ -54,6 +55,7 @@ RELEASES: list[Release] = [
     t5_mesh.MT5_RELEASE,
     hf_t5.RELEASE,
     hf_t5.H5_RELEASE,
+    *keras2.RELEASES,
 ]
 
 

@@ -133,9 +133,9 @@ def _finish_read(fields: dict[str, Any], raw: Mapping[str, Any], tensors: Mappin
     fields["layer_norm_eps"] = raw.get("encoder/LayerStack.norm_epsilon") or raw.get("sublayer_rms_norm.epsilon", 1e-6)
     dropout = raw.get("encoder/SelfAttention.dropout_rate", 0.0)
     fields["hidden_dropout_prob"] = fields["attention_probs_dropout_prob"] = dropout
-    if "shared/embedding" in tensors:
-        fields["vocab_size"] = tensors["shared/embedding"][0]
-    else:
+    if table := tensors.get("shared/embedding") or tensors.get("Embedding-Token/embeddings"):
+        fields["vocab_size"] = table[0]
+    elif "vocab_size" not in fields:
         raise ConfigError("the gin file does not say vocab_size: give the checkpoint too, or vocab_size=.")
 
 
