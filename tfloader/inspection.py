@@ -127,7 +127,8 @@ def _load(
     from tfloader.models.builder import FAMILIES, load
     from tfloader.weights import fitted
 
-    options = fit(*opened, config).options(FAMILIES[config.family]) | dict.fromkeys(config.strange_tokens())
+    options: dict[str, Any] = fit(*opened, config).options(FAMILIES[config.family])
+    options |= dict.fromkeys(config.strange_tokens())
     model = load(path, model=config.family, dtype="float32", ignore=ignore, **options)
     found = fitted(model.transformer, *opened, ignore, left_out=())
     found.refuse(opened[0])
