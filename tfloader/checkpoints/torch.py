@@ -44,6 +44,7 @@ _TENSORS = {
 }
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError)  # what a strange description leads to
 _PIECE = 2**20  # bytes
+_MAX_DEPTH = 10  # of dicts in dicts
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class _Tensor:
 
 
 class TorchCheckpoint(Checkpoint):
-    """One file of a dict from names to tensors; entries that are no tensors are `skipped`."""
+    """One file of a dict from names to tensors, or to dicts of them; entries that are no tensors are `skipped`."""
 
     format = "torch"
 
@@ -203,49 +204,43 @@ def _tensors(path: str, content: Any, storages: dict[str, _Storage]) -> tuple[di
     tensors: dict[str, _Tensor] = {}
     skipped: dict[str, str] = {}
     problems = []
-    for name, value in content.items():
-        if not isinstance(name, str) or _kind(value) != "Tensor":
-            is_named = "" if isinstance(name, str) else f", and its name a {type(name).__name__}"
-            skipped[str(name)] = f"it is a {_kind(value)}{is_named}, not a named tensor"
+    for name, value in _flat(content, set()):
+        if _kind(value) != "Tensor":
+            skipped[name] = f"it is a {_kind(value)}, not a tensor"
             continue
+        if name in tensors:
+            problems.append(f"{show(name)}: there are two of this name")
         try:
             tensors[name] = _located(value, storages)
         except CheckpointError as error:
             problems.append(f"{show(name)}: {error}")
         except _DAMAGE:
             problems.append(f"{show(name)}: it is not described as PyTorch does")
-    inner, count = max(_dicts(content), key=lambda found: found[1])
-    if inner or (skipped and not tensors):
-        advice = "Save model.state_dict() instead."
-        if count:
-            steps = "".join(f"[{step!r}]" for step in inner)
-            advice = (
-                f"Its weights seem to be the {count} tensors in {steps}. With PyTorch, save them by themselves: "
-                f"python -c \"import torch; torch.save(torch.load({path!r}, map_location='cpu'){steps}, "
-                "'pytorch_model.bin')\""
-            )
-        raise CheckpointError(
-            f"{path}: this is no dict of tensors alone, but holds others, as a training checkpoint does:\n"
-            + listing(f"{show(name)}: {reason}" for name, reason in skipped.items())
-            + f"\n{advice}"
-        )
     if problems:
         raise CheckpointError(f"{path}: tensors that are not supported:\n{listing(problems)}")
+    if not tensors and skipped:
+        raise CheckpointError(
+            f"{path}: there are no tensors in it, but these. Save model.state_dict() instead.\n"
+            + listing(f"{show(name)}: {reason}" for name, reason in skipped.items())
+        )
     return tensors, skipped
+
+
+def _flat(content: dict[Any, Any], seen: set[int], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Names and values. Those of a dict in it, as a training checkpoint has, follow its name and a point."""
+    seen.add(id(content))
+    for key, value in content.items():
+        name = f"{prefix}{key}" if isinstance(key, str | int) else f"{prefix}({type(key).__name__})"
+        if isinstance(value, dict) and value and id(value) not in seen and depth < _MAX_DEPTH:
+            yield from _flat(value, seen, f"{name}.", depth + 1)
+        else:
+            yield name, value
 
 
 def _kind(value: Any) -> str:
     if not isinstance(value, Call):
         return type(value).__name__
     return "Tensor" if "._rebuild_" in value.function else value.function.rpartition(".")[2]
-
-
-def _dicts(content: dict[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Each dict by name, down to the third level, and how many tensors are in it; the outermost one first."""
-    yield path, sum(_kind(value) == "Tensor" for value in content.values())
-    for name, value in content.items():
-        if isinstance(value, dict) and isinstance(name, str) and len(path) < 3:
-            yield from _dicts(value, (*path, name))
 
 
 def _located(value: Call, storages: dict[str, _Storage]) -> _Tensor:
