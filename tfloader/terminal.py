@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -19,6 +20,12 @@ def printable(text: str) -> str:
 def show(text: str, file: Any = None) -> None:
     """Prints text; what a file's author put into a name cannot steer the terminal."""
     print("\n".join(map(printable, text.split("\n"))), file=file, flush=True)
+
+
+def json_line(content: Any) -> str:
+    """JSON on one line, with escapes of its own where the output's encoding lacks characters."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return json.dumps(content, ensure_ascii=not encoding.lower().startswith("utf"))
 
 
 def escape_what_cannot_be_encoded() -> None:

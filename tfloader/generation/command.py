@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import itertools
-import json
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import tfloader
 from tfloader import assets
 from tfloader.errors import ArgumentError, ConfigError
+from tfloader.terminal import json_line
 
 
 def generate(options: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def generate(options: argparse.Namespace) -> int:
         for prompt, texts in zip(batch, generator.generate(batch, **settings), strict=True):
             for text in [texts] if isinstance(texts, str) else texts:
                 if options.json:
-                    print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), flush=True)
+                    print(json_line({"prompt": prompt, "text": text}), flush=True)
                 else:
                     print(text if answers else prompt + text, flush=True)
         progress(len(batch))
