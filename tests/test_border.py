@@ -87,6 +87,13 @@ def test_our_own_errors_and_those_of_nobody_s_argument_pass_as_they_are():
         assert caught.value is error
 
 
+@pytest.mark.parametrize("value", [3, None, b"x", "a\0b", "\ud800"])
+@pytest.mark.parametrize("name", ["Tokenizer", "SpTokenizer", "BestWeights", "TrainingBackup"])
+def test_a_class_that_takes_a_path_stands_at_the_border_too(name, value):
+    with pytest.raises(ArgumentError, match=rf"(?s)^{name}\(\) cannot take this:\n  - .*: "):
+        getattr(tfloader, name)(value)
+
+
 def test_every_public_function_stands_at_the_border_but_losses_which_keras_calls():
     functions = [value for name in tfloader.__all__ if inspect.isfunction(value := getattr(tfloader, name))]
     inside = [function.__name__ for function in functions if not hasattr(function, "__wrapped__")]

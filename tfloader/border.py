@@ -33,11 +33,11 @@ TENSORFLOWS = ("InvalidArgumentError", "UnimplementedError")  # by name: TensorF
 
 
 def public(function: F) -> F:
-    """Decorates a public function: its arguments are checked, and each of its errors is a TfloaderError.
+    """Decorates a public function or a class's `__init__`: arguments are checked, each error is a TfloaderError.
 
     Those of callbacks (RuntimeError and the like), MemoryError and KeyboardInterrupt pass.
     """
-    name, signature = function.__name__, inspect.signature(function)
+    name, signature = function.__qualname__.removesuffix(".__init__"), inspect.signature(function)
     aliases = {key: value for key, value in function.__globals__.items() if isinstance(value, UnionType)}
     expected = {
         parameter.name: [

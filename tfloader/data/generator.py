@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from tfloader.border import public
 from tfloader.data.feeding import as_batched_dataset, as_dataset, with_free_lengths
 from tfloader.errors import DataError
 
@@ -64,6 +65,7 @@ class DataGenerator(keras.utils.PyDataset):
         epoch: which order the next shuffled pass has.
     """
 
+    @public
     def __init__(
         self,
         data: Iterable[Any],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfloader.border import public
 from tfloader.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class AutoRegressiveDecoder:
         compat: "bert4keras" searches beams as that library did (see `beam_search`), to reproduce old outputs.
     """
 
+    @public
     def __init__(
         self, start_id: int | None, end_id: int | None, maxlen: int, minlen: int = 1, compat: str | None = None
     ) -> None:

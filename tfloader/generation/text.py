@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from tfloader.border import public
 from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError, TokenizerError, listing
 from tfloader.generation.decoding import SPARE_MEMORY, Decoder, Generated
@@ -40,6 +41,7 @@ class TextGenerator:
     for BERT and its kin the tokenizer's [SEP]; pass eos_token_id=None for none.
     """
 
+    @public
     def __init__(
         self,
         model: Any,

@@ -11,6 +11,7 @@ from typing import Self
 
 import numpy as np
 
+from tfloader.border import public
 from tfloader.errors import ConfigError
 
 PHRASES = "A Trie needs phrases for each prompt: lists of token ids, none empty and none negative"
@@ -30,6 +31,7 @@ class Trie:
         largest: the largest token id.
     """
 
+    @public
     def __init__(self, phrases: Iterable[Sequence[int]]) -> None:
         self._build([phrases], everywhere=False)
 

@@ -107,6 +107,7 @@ class ViterbiDecoder:
         starts, ends, forbidden: as for `viterbi_decode`; `**tag_constraints(labels)` gives them.
     """
 
+    @public
     def __init__(
         self, trans: Any, starts: Iterable[int] | None = None, ends: Iterable[int] | None = None, forbidden: Any = None
     ) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tfloader.border import public
 from tfloader.errors import TokenizerError
 from tfloader.files import MAX_TEXT_BYTES, read_json, read_text
 from tfloader.tokenizers.fast import RustTokenizer
@@ -33,6 +34,7 @@ class BytePairTokenizer(RustTokenizer):
     attention mask tells such a position from a real one.
     """
 
+    @public
     def __init__(
         self,
         vocab: Mapping[str, int] | str | os.PathLike[str],

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from tfloader.border import public
 from tfloader.errors import TokenizerError
 from tfloader.files import read_bytes, show
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
@@ -33,6 +34,7 @@ class SpTokenizer(BaseTokenizer):
     Ids from `vocab_size` on, which a model with a padded embedding may produce, decode to nothing.
     """
 
+    @public
     def __init__(
         self,
         sp_model_path: str | os.PathLike[str],

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tfloader.border import public
 from tfloader.errors import TokenizerError
 from tfloader.tokenizers.base import Offsets
 from tfloader.tokenizers.bounds import MOST
@@ -60,6 +61,7 @@ class Tokenizer(RustTokenizer):
     categories are the Rust library's, which may be newer than those of your Python, and so of Google's code.
     """
 
+    @public
     def __init__(
         self,
         token_dict: Mapping[str, int] | str | os.PathLike[str],

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfloader.border import public
 from tfloader.checkpoints.base import TensorSpec
 from tfloader.checkpoints.safetensors import SafetensorsCheckpoint
 from tfloader.checkpoints.safetensors_writer import write_safetensors
@@ -57,6 +58,7 @@ class TrainingBackup(keras.callbacks.Callback):
         TrainingError: EarlyStopping is to restore weights that it holds in memory only.
     """
 
+    @public
     def __init__(self, folder: str | os.PathLike[str], remember: Sequence[keras.callbacks.Callback] = ()) -> None:
         super().__init__()
         self.path = Path(folder) / "state.safetensors"
@@ -111,6 +113,7 @@ class BestWeights(keras.callbacks.Callback):
         TrainingError: an unknown mode or another ending; from `fit`: the logs have no such metric.
     """
 
+    @public
     def __init__(self, path: str | os.PathLike[str], monitor: str = "val_loss", mode: str = "min") -> None:
         super().__init__()
         self.path, self.monitor, self.mode = Path(path), monitor, mode
