@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,14 @@ def write(tmp_path):
         return path
 
     return write
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("read", [read_tsv, read_csv, read_jsonl, read_tagged])
+def test_a_pipe_is_refused_at_once(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match=r"pipe: cannot be read .*named pipe"):
+        read(tmp_path / "pipe")
 
 
 # Tables

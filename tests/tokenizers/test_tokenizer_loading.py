@@ -102,6 +102,13 @@ def test_lowering_follows_a_tokenizer_json_beside(tmp_path, data):
     )
 
 
+def test_a_tokenizer_json_of_many_megabytes_may_lie_beside(tmp_path):
+    vocab = {token: id for id, token in enumerate([*VOCAB.split(), *(f"{id:x}" + "x" * 150 for id in range(40000))])}
+    Tokenizer(vocab, word_maxlen=9).save(tmp_path)
+    assert (tmp_path / "tokenizer.json").stat().st_size > 5e6
+    assert load_tokenizer(tmp_path)("a").input_ids.tolist() == [[2, 6, 3]]
+
+
 def test_every_wordpiece_option_of_the_config_is_honoured(tmp_path):
     config = {
         "tokenizer_class": "BertTokenizerFast",

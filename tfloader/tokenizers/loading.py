@@ -222,7 +222,8 @@ def _wordpiece(
 def _normalizer_beside(path: str) -> dict:
     """What a tokenizer.json in the same folder says about lowercasing, for a config that does not."""
     beside = os.path.join(os.path.dirname(path), "tokenizer.json")
-    normalizer = read_json(beside, TokenizerError).get("normalizer") if os.path.isfile(beside) else None
+    content = read_json(beside, TokenizerError, MAX_TEXT_BYTES) if os.path.isfile(beside) else {}
+    normalizer = content.get("normalizer")
     return normalizer if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer" else {}
 
 
