@@ -66,7 +66,17 @@ def test_wordpieces_are_those_of_the_words_alone(tokenizers, name, words):
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4), min_size=1, max_size=5))
 def test_wordpieces_of_any_words_are_those_of_the_words_alone(uncased, words):
-    assert align_words(uncased, words) == one_by_one(uncased, words)
+    found = align_words(uncased, words)
+    assert found == one_by_one(uncased, words)
+    assert found.ids == uncased.encode(" ".join(words))[0]
+
+
+def test_added_tokens_with_spaces_are_found_across_words(uncased):
+    vocab = {**uncased._vocab, "new york": uncased.vocab_size}
+    tokenizer = Tokenizer(vocab, do_lower_case=True, added_tokens=["new york"])
+    ids, places = align_words(tokenizer, ["in", "new", "york", "now"])
+    assert ids[1:-1] == tokenizer.tokens_to_ids(["in", "new york", "now"])
+    assert places == [(1, 2), (2, 3), (3, 3), (3, 4)]
 
 
 @pytest.mark.parametrize("name", ["gpt2", "sentencepiece"])

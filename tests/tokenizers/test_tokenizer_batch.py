@@ -101,8 +101,15 @@ def test_empty_batches_and_texts(tokenizers):
         (lambda t: t.encode("a", pattern="E*S"), r"pattern: expected one of S\*E\*E"),
         (lambda t: t.encode("a", maxlen=2, truncate_from="middle"), "truncate_from: expected 'right'"),
         (lambda t: t.encode("a a a", maxlen=0, truncate_from=9), "maxlen=0 cannot be reached"),
+        (lambda t: t.encode(None), "expected a text, or a list of its tokens; found NoneType"),
+        (lambda t: t.encode("a", b"a"), "expected a text, or a list of its tokens; found bytes"),
+        (lambda t: t.encode([5, 6]), "token: expected a string, found int 5"),
+        (lambda t: t.id_to_token("a"), "ids: expected whole numbers"),
+        (lambda t: t.decode([1.5]), r"ids: expected whole numbers, a list of them; found \[1\.5\]"),
+        (lambda t: t.decode(None), "ids: expected whole numbers"),
+        (lambda t: t.decode(np.ones((2, 2), int)), "ids: expected whole numbers"),
     ],
-    ids=range(17),
+    ids=range(24),
 )
 def test_impossible_calls_are_refused(tokenizers, kind, call, message):
     with pytest.raises(TokenizerError, match=message):

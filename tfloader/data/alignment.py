@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from tfloader.border import public
 from tfloader.errors import DataError
 from tfloader.tokenizers import BaseTokenizer
+from tfloader.tokenizers.sequences import cut
+
+Found = tuple[list[int], list[tuple[int, int]]]  # the ids of some words, and where each word's stand
 
 
 class AlignedWords(NamedTuple):
@@ -32,33 +36,38 @@ def align_words(tokenizer: BaseTokenizer, words: Sequence[str], max_length: int 
     """
     if not all(words):
         raise DataError(f"words[{list(map(bool, words)).index(False)}] is empty. Leave it out, with its tag.")
-    text = " ".join(words)
-    owners = [number for number, word in enumerate(words) for _ in (" " + word if number else word)]
-    pieces, firsts = _first_characters(tokenizer, text)
-    tokens = [*tokenizer._start, *pieces, *tokenizer._end]
-    ids = tokenizer.encode(tokens, maxlen=max_length)[0]
-    found: dict[int, tuple[int, int]] = {}
-    for piece, character in enumerate(firsts, len(tokenizer._start)):
-        if character is not None:
-            owner = owners[character]
-            found[owner] = (found.get(owner, (piece, piece))[0], piece + 1)
-    places = []
-    following = len(tokens) - len(tokenizer._end)
-    for number in reversed(range(len(words))):
-        start, end = found.get(number, (following, following))
-        places.insert(0, (start, end))
-        following = start
-    if len(ids) < len(tokens):
-        stop = len(ids) - len(tokenizer._end)
-        places = [(start, min(end, stop)) for start, end in places if start < stop]
+    start, end = tokenizer.tokens_to_ids(tokenizer._start), tokenizer.tokens_to_ids(tokenizer._end)
+    inner, places = (_one_by_one if tokenizer._splits_at_spaces else _by_characters)(tokenizer, words, len(start))
+    ids = [*start, *inner, *end]
+    if max_length is not None and len(ids) > max_length:
+        cut(ids, len(ids) - max_length, -len(end) - 1, max_length, (len(start), len(end)))
+        stop = len(ids) - len(end)
+        places = [(begin, min(after, stop)) for begin, after in places if begin < stop]
     return AlignedWords(ids, places)
 
 
-def _first_characters(tokenizer: BaseTokenizer, text: str) -> tuple[list[str], list[int | None]]:
-    """The tokens of a text, and where the first character of each is, which special tokens have not."""
-    tokens, _, offsets = tokenizer._checked(tokenizer._pieces, text)
-    kept = [next((at for at in range(*span) if tokenizer._keeps(text[at])), None) for span in offsets]
-    empty = [token for token, first in zip(tokens, kept, strict=True) if first is None]
+def _one_by_one(tokenizer: BaseTokenizer, words: Sequence[str], before: int) -> Found:
+    rows = tokenizer._checked(tokenizer._ids, list(words), "words")
+    places = itertools.pairwise(itertools.accumulate(map(len, rows), initial=before))
+    return [id for row in rows for id in row], list(places)
+
+
+def _by_characters(tokenizer: BaseTokenizer, words: Sequence[str], before: int) -> Found:
+    """What words give that are joined by spaces, by the first character of each piece."""
+    text = " ".join(words)
+    owners = [number for number, word in enumerate(words) for _ in (" " + word if number else word)]
+    tokens, ids, offsets = tokenizer._checked(tokenizer._pieces, text)
+    firsts = [next((at for at in range(*span) if tokenizer._keeps(text[at])), None) for span in offsets]
+    empty = [token for token, first in zip(tokens, firsts, strict=True) if first is None]
     if tokenizer._has_unreliable_offsets(text) or not all(map(tokenizer.is_special, empty)):
-        return tokens, [next(iter(places), None) for places in tokenizer.rematch(text, tokens)]
-    return tokens, [None if tokenizer.is_special(token) else first for token, first in zip(tokens, kept, strict=True)]
+        firsts = [next(iter(found), None) for found in tokenizer.rematch(text, tokens)]
+    spans: dict[int, tuple[int, int]] = {}
+    for piece, first in enumerate(firsts, before):
+        if first is not None:
+            owner = owners[first]
+            spans[owner] = (spans.get(owner, (piece, piece))[0], piece + 1)
+    places, following = [], before + len(tokens)
+    for number in reversed(range(len(words))):
+        places.append(spans.get(number, (following, following)))
+        following = places[-1][0]
+    return ids, places[::-1]

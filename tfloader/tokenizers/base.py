@@ -15,7 +15,7 @@ from tfloader.errors import TokenizerError, listing
 from tfloader.files import TOKENIZER_FILES, json_bytes, show, write_files
 from tfloader.tokenizers.added import added_token
 from tfloader.tokenizers.batches import TokenBatch, fitted, padded_length, stack
-from tfloader.tokenizers.sequences import cut, find_sublist, foreign, share
+from tfloader.tokenizers.sequences import as_ids, cut, find_sublist, foreign, share
 
 Offsets = list[tuple[int, int]]
 PATTERNS = ("S*E*E", "S*E*SE")
@@ -54,6 +54,7 @@ class BaseTokenizer:
     keeps_special_tokens = False
     padding_side = "right"
     truncation_side = "right"
+    _splits_at_spaces = False  # whether words give the same tokens alone as with spaces between them
 
     _pre_tokenize: Callable[[str], Iterable[str]] | None = None
     _translate: Mapping[str, str] = {}  # tokens to be replaced by others after splitting
@@ -141,6 +142,8 @@ class BaseTokenizer:
 
     def token_to_id(self, token: str) -> int:
         """Returns the id of a token; the unknown token's id for a token outside the vocabulary."""
+        if not isinstance(token, str):
+            raise TokenizerError(f"token: expected a string, found {type(token).__name__} {token!r:.80}.")
         index = self._find(token)
         if index is None:
             unknown = self.special_tokens.get("unk")
@@ -154,8 +157,7 @@ class BaseTokenizer:
 
     def id_to_token(self, id: int) -> str:
         """Returns the token of an id."""
-        token = self._name(int(id))
-        if token is None:
+        if (token := self._name(*as_ids([id]))) is None:
             raise TokenizerError(
                 f"The id {id} is not in the vocabulary, whose ids go from 0 to {self.vocab_size - 1}. "
                 "Check that tokenizer and model belong together."
@@ -168,7 +170,7 @@ class BaseTokenizer:
 
     def ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
         """Returns the token of each id."""
-        return [self.id_to_token(id) for id in ids]
+        return [self.id_to_token(id) for id in as_ids(ids)]
 
     # One text
 
@@ -209,6 +211,8 @@ class BaseTokenizer:
         def side(given: str | Sequence[str], end: list[int]) -> list[int]:
             if isinstance(given, str):
                 return start + self._checked(self._ids, [given])[0] + end
+            if not isinstance(given, (list, tuple)):
+                raise TokenizerError(f"expected a text, or a list of its tokens; found {type(given).__name__}.")
             return self.tokens_to_ids(given)
 
         one = side(first, end if second is None else self.tokens_to_ids(self._between))

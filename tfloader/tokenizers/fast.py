@@ -12,6 +12,7 @@ from tfloader.files import parse_json, read_text
 from tfloader.tokenizers.added import check_ids
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
 from tfloader.tokenizers.bounds import border, check_cost
+from tfloader.tokenizers.sequences import as_ids
 from tfloader.tokenizers.settings import ROLES
 from tfloader.tokenizers.vocabulary import tokens_by_id
 
@@ -153,7 +154,7 @@ class JsonTokenizer(RustTokenizer):
 
     def decode(self, ids: Iterable[int], tokens: Sequence[str] | None = None, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids by the file's own decoder; ids outside its vocabulary decode to nothing."""
-        ids = [int(id) for id in ids] if tokens is None else self.tokens_to_ids(tokens)
+        ids = as_ids(ids) if tokens is None else self.tokens_to_ids(tokens)
         known = [id for id in ids if self._name(id) is not None]
         with border("ids"):
             return self._rust.decode(known, skip_special_tokens=skip_special_tokens)

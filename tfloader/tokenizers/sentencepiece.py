@@ -11,6 +11,7 @@ from tfloader.border import public
 from tfloader.errors import TokenizerError
 from tfloader.files import read_bytes, show
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
+from tfloader.tokenizers.sequences import as_ids
 
 MAX_EXTRA_IDS = 100_000
 USUAL_NAMES = {"cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -179,7 +180,7 @@ class SpTokenizer(BaseTokenizer):
             ids = self.tokens_to_ids(back.get(token, token) for token in tokens if token)
         texts: list[str] = []
         run: list[int] = []
-        for id in [*map(int, ids), None]:
+        for id in [*as_ids(ids), None]:
             added = None if id is None else self.added_tokens.get(self.id_to_token(id))
             if added is not None and added.special and skip_special_tokens:
                 continue

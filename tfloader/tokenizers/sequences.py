@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+import reprlib
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from tfloader.errors import TokenizerError
 
@@ -42,6 +45,14 @@ def find_sublist(whole: list[str], part: list[str], is_wild: Callable[[str], boo
         return None
     candidates = (0, last, *range(1, last))
     return next((at for at in candidates if all(whole[at + i] == item for i, item in fixed)), None)
+
+
+def as_ids(ids: Iterable[Any]) -> list[int]:
+    """Whole numbers as Python's."""
+    try:
+        return [*map(operator.index, ids)]
+    except TypeError:
+        raise TokenizerError(f"ids: expected whole numbers, a list of them; found {reprlib.repr(ids)}.") from None
 
 
 def foreign(token: str, text: str) -> TokenizerError:

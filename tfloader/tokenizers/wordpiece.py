@@ -132,6 +132,10 @@ class Tokenizer(RustTokenizer):
 
     # Text to tokens
 
+    @property
+    def _splits_at_spaces(self) -> bool:
+        return not self._pre_tokenize and all(len(content.split()) == 1 for content in self.added_tokens)
+
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if self._pre_tokenize or self._translate:
             return [self._pieces(text)[1] for text in texts]
