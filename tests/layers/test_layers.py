@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import FIXTURES
+from tfloader import DataError
 from tfloader import layers as tfl
 from tfloader.layers.activations import activation
 
@@ -27,6 +28,18 @@ def test_relative_position_buckets_equal_the_originals(table):
     )
     expected = np.load(FIXTURES / "num_t5_relpos" / "outputs.npz")[table]
     np.testing.assert_array_equal(layer.bucket(np.ravel(inputs[inputs.files[0]])), np.ravel(expected))
+
+
+def test_texts_beyond_the_table_of_positions_are_refused_with_the_ways_out():
+    plain, squared = tfl.PositionEmbedding(3), tfl.PositionEmbedding(3, hierarchical=0.4)
+    assert plain(np.zeros((1, 3, 4))).shape == (1, 3, 4) and squared(np.zeros((1, 9, 4))).shape == (1, 9, 4)
+    for layer, length in ((plain, 3), (squared, 9)):
+        ways = (
+            f"texts of {length + 1} tokens, .* {length} positions.* max_length={length},.* hierarchical_position=True"
+        )
+        with pytest.raises(DataError, match=ways):
+            layer(np.zeros((1, length + 1, 4)))
+    assert plain(np.zeros((1, 4, 4)), position_ids=np.zeros((1, 4), int)).shape == (1, 4, 4)
 
 
 def attention_by_hand(layer, x, memory, bias):

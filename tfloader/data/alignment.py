@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tfloader.border import public
 from tfloader.errors import DataError
 from tfloader.tokenizers import BaseTokenizer
+from tfloader.tokenizers.bounds import checked
 from tfloader.tokenizers.sequences import cut
 
 Found = tuple[list[int], list[tuple[int, int]]]  # the ids of some words, and where each word's stand
@@ -47,7 +48,7 @@ def align_words(tokenizer: BaseTokenizer, words: Sequence[str], max_length: int 
 
 
 def _one_by_one(tokenizer: BaseTokenizer, words: Sequence[str], before: int) -> Found:
-    rows = tokenizer._checked(tokenizer._ids, list(words), "words")
+    rows = checked(tokenizer._ids, list(words), "words")
     places = itertools.pairwise(itertools.accumulate(map(len, rows), initial=before))
     return [id for row in rows for id in row], list(places)
 
@@ -56,7 +57,7 @@ def _by_characters(tokenizer: BaseTokenizer, words: Sequence[str], before: int) 
     """What words give that are joined by spaces, by the first character of each piece."""
     text = " ".join(words)
     owners = [number for number, word in enumerate(words) for _ in (" " + word if number else word)]
-    tokens, ids, offsets = tokenizer._checked(tokenizer._pieces, text)
+    tokens, ids, offsets = checked(tokenizer._pieces, text)
     firsts = [next((at for at in range(*span) if tokenizer._keeps(text[at])), None) for span in offsets]
     empty = [token for token, first in zip(tokens, firsts, strict=True) if first is None]
     if tokenizer._has_unreliable_offsets(text) or not all(map(tokenizer.is_special, empty)):

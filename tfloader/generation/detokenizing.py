@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from tfloader.tokenizers.base import BaseTokenizer
+from tfloader.tokenizers.bounds import checked
 
 # What may stand beside a stop string: the spaces in a text depend on it.
 NEIGHBOURS = ("", "a", "1", ".", "中")
@@ -60,7 +61,7 @@ class Detokenizer:
 
     def token_of(self, text: str) -> int | None:
         """The id of the token with this text that decoding leaves out, such as "[SEP]"; None for other texts."""
-        id = self.tokenizer._checked(self.tokenizer._find, text, "stop_strings")
+        id = checked(self.tokenizer._find, text, "stop_strings")
         if id is None or text not in self.tokenizer.decode([id], skip_special_tokens=False):
             return None
         return None if self.decode([id]) else id

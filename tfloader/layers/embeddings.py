@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.errors import DataError
 from tfloader.layers.base import Unmasked, arguments
 from tfloader.layers.products import operations
 
@@ -82,6 +83,12 @@ class PositionEmbedding(keras.layers.Layer):
 
     def call(self, x: Any, position_ids: Any = None) -> Any:
         table = ops.cast(self.embeddings, self.compute_dtype)
+        length, positions = x.shape[1], self.input_dim ** (1 if self.hierarchical is None else 2)
+        if position_ids is None and length is not None and length > positions:
+            raise DataError(
+                f"{self.name}: texts of {length} tokens, but the model has {positions} positions. Give the tokenizer "
+                f"max_length={positions}, divide the texts, or load the model with hierarchical_position=True."
+            )
         if position_ids is None and self.hierarchical is None:
             return x + table[: ops.shape(x)[1]]
         if position_ids is None:

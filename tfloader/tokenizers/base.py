@@ -15,6 +15,7 @@ from tfloader.errors import TokenizerError, listing
 from tfloader.files import TOKENIZER_FILES, json_bytes, show, write_files
 from tfloader.tokenizers.added import added_token
 from tfloader.tokenizers.batches import TokenBatch, fitted, padded_length, stack
+from tfloader.tokenizers.bounds import checked
 from tfloader.tokenizers.sequences import as_ids, cut, find_sublist, foreign, share
 
 Offsets = list[tuple[int, int]]
@@ -179,7 +180,7 @@ class BaseTokenizer:
 
         Over `maxlen` the tokens before the end token go.
         """
-        tokens = [*self._start, *self._checked(self._pieces, text)[0], *self._end]
+        tokens = [*self._start, *checked(self._pieces, text)[0], *self._end]
         if maxlen is not None:
             cut(tokens, len(tokens) - maxlen, -len(self._end) - 1, maxlen, (len(self._start), len(self._end)))
         return tokens
@@ -210,7 +211,7 @@ class BaseTokenizer:
 
         def side(given: str | Sequence[str], end: list[int]) -> list[int]:
             if isinstance(given, str):
-                return start + self._checked(self._ids, [given])[0] + end
+                return start + checked(self._ids, [given])[0] + end
             if not isinstance(given, (list, tuple)):
                 raise TokenizerError(f"expected a text, or a list of its tokens; found {type(given).__name__}.")
             return self.tokens_to_ids(given)
@@ -231,7 +232,7 @@ class BaseTokenizer:
         Start and end tokens stand nowhere: (0, 0). Unlike `rematch`, these include dropped characters that lie between
         kept ones.
         """
-        inner = self._checked(self._pieces, text)[2]
+        inner = checked(self._pieces, text)[2]
         return [(0, 0)] * len(self._start) + inner + [(0, 0)] * len(self._end)
 
     def rematch(self, text: str, tokens: Sequence[str]) -> list[list[int]]:
@@ -241,7 +242,7 @@ class BaseTokenizer:
         drops (control characters; accents, where it strips them) belong to no token. Truncated tokens are found as
         well: at the beginning if they agree with it, else at the end, else wherever they fit.
         """
-        own, _, offsets = self._checked(self._pieces, text)
+        own, _, offsets = checked(self._pieces, text)
         inner, before = self._without_ends(list(tokens))
         begin = find_sublist(own, inner, self.is_special)
         places: list[list[int]] = [[] for _ in tokens]
@@ -320,14 +321,14 @@ class BaseTokenizer:
         texts = [texts] if isinstance(texts, str) else list(texts)
         around = (self._start, self._between, self._end) if add_special_tokens else ([], [], [])
         start, between, end = map(self.tokens_to_ids, around)
-        first = self._checked(self._ids, texts)
+        first = checked(self._ids, texts)
         if pairs is None:
             second, between, segment = [[]] * len(texts), [], 0
         else:
             pairs = [pairs] if isinstance(pairs, str) else list(pairs)
             if len(pairs) != len(texts):
                 raise TokenizerError(f"There are {len(texts)} texts but {len(pairs)} pairs; give one for each.")
-            second, segment = self._checked(self._ids, pairs, "pairs"), self._second_segment
+            second, segment = checked(self._ids, pairs, "pairs"), self._second_segment
         pairs_of_ids = fitted(first, second, len(start + between + end), max_length, truncation, self.truncation_side)
         rows = [
             ([*start, *one, *between, *two, *end], len(start) + len(one) + len(between)) for one, two in pairs_of_ids
@@ -335,20 +336,3 @@ class BaseTokenizer:
         width = padded_length([len(ids) for ids, _ in rows], padding, max_length, pad_to_multiple_of)
         filler = next((id for id in (self.pad_token_id, self.eos_token_id) if id is not None), 0)
         return stack(rows, width, filler, segment, left=self.padding_side == "left")
-
-    def _checked(self, native: Callable[[Any], Any], texts: Any, name: str = "texts") -> Any:
-        """Runs native code on texts, and explains in our words why it refused one."""
-        try:
-            return native(texts)
-        except (TypeError, RuntimeError, UnicodeError, AttributeError):
-            for i, text in enumerate(texts if isinstance(texts, (list, tuple)) else [texts]):
-                where = f"{name}[{i}]"
-                if not isinstance(text, str):
-                    raise TokenizerError(f"{where}: expected a string, found {type(text).__name__}.") from None
-                lone = next((j for j, c in enumerate(text) if 0xD800 <= ord(c) <= 0xDFFF), None)
-                if lone is not None:
-                    raise TokenizerError(
-                        f"{where}: the character {lone} is half of a surrogate pair, which is not valid "
-                        "Unicode. Read the text with the right encoding, or drop that character."
-                    ) from None
-            raise

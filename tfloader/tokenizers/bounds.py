@@ -1,6 +1,6 @@
-"""What a tokenizer.json may ask for, bounded before a text is encoded: a small file can cost gigabytes or hours.
+"""The border to native code: what a tokenizer.json may ask of it, and what it refuses, in our words.
 
-The Rust library does it in calls that no signal interrupts.
+A small file can cost gigabytes or hours, in calls that no signal interrupts; so it is judged before a text is encoded.
 """
 
 from __future__ import annotations
@@ -72,3 +72,21 @@ def border(doing: str) -> Iterator[None]:
             f"{doing}: the tokenizers library fails ({str(reason)[:200]}). If a file is at fault, download it "
             "again, or install a newer tokenizers."
         ) from reason
+
+
+def checked(native: Callable[[Any], Any], texts: Any, name: str = "texts") -> Any:
+    """Runs native code on texts, and explains in our words why it refused one."""
+    try:
+        return native(texts)
+    except (TypeError, RuntimeError, UnicodeError, AttributeError):
+        for i, text in enumerate(texts if isinstance(texts, (list, tuple)) else [texts]):
+            where = f"{name}[{i}]"
+            if not isinstance(text, str):
+                raise TokenizerError(f"{where}: expected a string, found {type(text).__name__}.") from None
+            lone = next((j for j, c in enumerate(text) if 0xD800 <= ord(c) <= 0xDFFF), None)
+            if lone is not None:
+                raise TokenizerError(
+                    f"{where}: the character {lone} is half of a surrogate pair, which is not valid "
+                    "Unicode. Read the text with the right encoding, or drop that character."
+                ) from None
+        raise
