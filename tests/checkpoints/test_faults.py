@@ -266,7 +266,6 @@ FAULTS = {
         lambda c, f: put(f / "x.h5", b"\x89HDF\r\n\x1a\n" + b"\x55" * 3000),
         ["HDF5", "again"],
     ),
-    "a path with NUL": (lambda c, f: f"{f}/a\0b", ["not a path"]),
     # TensorFlow
     "a TF index without its data": (
         lambda c, f: craft_then(c.tensorflow(f / "m"), without(f / "m.data-00000-of-00001"), f / "m"),
@@ -635,7 +634,7 @@ def test_is_refused(promise, craft, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(source)
     message = str(caught.value)
-    if not isinstance(source, dict) and "\0" not in str(source):
+    if not isinstance(source, dict):
         assert str(tmp_path) in message
     message = message.replace(str(tmp_path), "")  # pytest puts the promise's words into it
     for word in words:

@@ -55,8 +55,6 @@ def open_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
     if isinstance(source, Mapping):
         return MemoryCheckpoint(source)
     path = os.fspath(source)
-    if not isinstance(path, str) or "\0" in path:
-        raise CheckpointError(f"{show(str(path))}: not a path. Give a str or a pathlib.Path.")
     for _ in range(_ATTEMPTS):  # a save may put other files in their places meanwhile
         finish(path if os.path.isdir(path) else os.path.dirname(path) or ".", CheckpointError)
         with reading(path):
