@@ -96,6 +96,7 @@ def reader(tmp_path, monkeypatch):
 # ---- code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != CHINESE], ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(page, reader):
     namespace: dict[str, object] = {"__name__": "__main__"}

@@ -122,6 +122,7 @@ def faults(function: Any, arguments: dict[str, Any]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in LOSSES])
 def test_a_public_function_raises_no_error_but_ours(name, valid):
     assert faults(getattr(tfloader, name), valid[name]) == []
@@ -140,6 +141,7 @@ BASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.__name__)
 def test_a_command_ends_with_a_status_and_a_line_of_ours(command, valid, capsys):
     base = BASES[command.__name__]

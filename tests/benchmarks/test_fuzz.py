@@ -51,6 +51,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the fuzzer forks")
 def test_no_damage_crashes_hangs_escapes_or_passes_unnoticed(tmp_path):
     """Two thousand files here; a million by `python benchmarks/fuzz.py --executions 50000`."""

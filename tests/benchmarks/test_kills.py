@@ -28,6 +28,7 @@ def found(tmp_path_factory):
     return {line["task"]: line for line in map(json.loads, done.stdout.splitlines())}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the benchmark forks")
 @pytest.mark.parametrize("task", GOOD)
 def test_killed_at_random_moments_nothing_is_there_in_part(task, found):

@@ -27,6 +27,7 @@ def goldens(name):
 ROWS = [(name, row["name"], row["generate_kwargs"]) for name in GOLDEN for row in goldens(name)[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "row", "options"), ROWS, ids=[f"{name}-{row}" for name, row, _ in ROWS])
 def test_sequences_and_scores_equal_hugging_faces(name, row, options):
     arrays = goldens(name)[1]
@@ -78,6 +79,7 @@ def without_cache(model, prompt, count):
     return tokens[0, len(prompt) :].tolist(), np.stack(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), LANGUAGE_MODELS, ids=[row[0] for row in LANGUAGE_MODELS])
 def test_each_row_of_a_ragged_batch_continues_as_alone_and_as_without_a_cache(name, options):
     made = generator(name, **{**TWO_LAYERS, **options})

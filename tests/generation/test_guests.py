@@ -170,6 +170,7 @@ def plain(base):
     return tfloader.load(CHECKPOINTS / BASES[base][1], **BASES[base][2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "override"), CELLS, ids=[f"{base}-{override.__name__}" for base, override in CELLS])
 def test_a_guest_generates_what_its_model_computes(base, override):
     model, made = guest(base, override)

@@ -28,6 +28,7 @@ def of_one_layer(folder, dtype):
     return model, tfloader.TextGenerator(model, spare_memory=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed_bfloat16"])
 @pytest.mark.parametrize("folder", ["hf_gpt2", "hf_t5_v10", "hf_t5_v11", "gpt2_ml"])

@@ -43,6 +43,7 @@ def test_keras_saves_and_reads_the_model_without_custom_objects(release, tmp_pat
     check(keras.saving.load_model(tmp_path / "model.keras"), release)
 
 
+@pytest.mark.slow
 @by_family
 def test_the_exported_saved_model_serves_the_same_numbers(release, tmp_path):
     import tensorflow as tf

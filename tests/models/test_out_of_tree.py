@@ -213,6 +213,7 @@ def test_verify_finds_a_guest_sound_and_a_damaged_one_not(guest, tmp_path):
             tfloader.convert(folder, folder.parent / "converted", verify=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["huggingface", "keras"])
 def test_a_guest_converts_to_the_same_guest(guest, folder, model, tmp_path, to):
     tfloader.convert(folder, tmp_path / "converted", to=to, verify=True)
@@ -240,6 +241,7 @@ def continued(guest, prompt, count):
     return ids[len(prompt) :]
 
 
+@pytest.mark.slow
 def test_a_guest_generates_what_it_computes_or_says_why_not(guest, model):
     if guest.cannot_generate:
         with pytest.raises(tfloader.ConfigError, match=guest.cannot_generate):
@@ -259,6 +261,7 @@ def test_a_guest_generates_what_it_computes_or_says_why_not(guest, model):
         assert score == pytest.approx(chosen.sum(), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_an_exported_guest_computes_and_decodes_as_it_does_or_says_why_not(guest, model, tmp_path):
     tfloader.export(model, tmp_path / "exported", verify=False)  # as below, by itself
     served = tf.saved_model.load(str(tmp_path / "exported")).signatures

@@ -165,6 +165,7 @@ def train(weights: dict, trained: list[str], tokens, labels, hooks) -> tuple[dic
 # ---- the comparison
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hooks", SETS, ids=" and ".join)
 def test_hooks_together_train_as_the_reference_does(hooks, two_replicas):
     with two_replicas.scope() if "mirrored" in hooks else nullcontext():
