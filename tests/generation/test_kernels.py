@@ -114,7 +114,7 @@ def test_a_copy_is_made_again_only_where_its_weights_changed(monkeypatch):
     made = made_of([layers])
     copy = made.of(*layers)
     again = []
-    monkeypatch.setattr(kernels.KernelCopy, "_parts", lambda self: again.append(self) or [])
+    monkeypatch.setattr(kernels.KernelCopy, "_parts", lambda self, values: again.append(self) or [])
     monkeypatch.setattr(copy, "variables", [])
     made.refresh()
     assert not again
@@ -122,6 +122,23 @@ def test_a_copy_is_made_again_only_where_its_weights_changed(monkeypatch):
     made.refresh()
     made.refresh()
     assert again == [copy]
+
+
+def test_a_renewal_that_was_interrupted_is_done_by_the_next(monkeypatch):
+    layer = dense()
+    made = made_of([[layer, dense()]])
+    (copy,) = made.made.values()
+    layer.kernel.assign(np.ones((6, 4)))
+
+    def interrupted(self, values):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(kernels.KernelCopy, "_parts", interrupted)
+        made.refresh()
+    made.refresh()
+    x = tf.random.normal((2, 6))
+    np.testing.assert_allclose(copy.product(x)[:, :4], layer(x), atol=1e-5)
 
 
 def test_two_tensors_are_one_where_they_share_their_place():

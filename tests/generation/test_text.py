@@ -15,7 +15,9 @@ import tfloader
 from tests.conftest import CHECKPOINTS
 from tests.generation.models import make_chinese_gpt2, make_gpt2
 from tfloader.errors import ConfigError
+from tfloader.generation.kernels import KernelCopies
 from tfloader.generation.option_rules import RULES
+from tfloader.generation.reading import Prompts
 from tfloader.generation.text import TextGenerator
 
 GREEDY = {"max_new_tokens": 10, "eos_token_id": None}
@@ -123,6 +125,20 @@ def test_an_interrupt_in_the_middle_of_a_stream_leaves_the_generator_usable():
     finally:
         signal.signal(signal.SIGINT, before)
     assert "".join(made.stream("the quick", **GREEDY)) == made.generate("the quick", **GREEDY)
+
+
+@pytest.mark.parametrize("place", ["Prompts.prefill", "Prompts.step", "KernelCopies.__init__", "KernelCopies.refresh"])
+def test_an_interrupt_of_the_first_call_leaves_the_generator_usable(place, monkeypatch):
+    made = TextGenerator(generator("gpt2_openai").transformer, generator("gpt2_openai").tokenizer)
+    kind, name = place.split(".")
+
+    def interrupted(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr({"Prompts": Prompts, "KernelCopies": KernelCopies}[kind], name, interrupted)
+        made.generate("the quick", **GREEDY)
+    assert made.generate("the quick", **GREEDY) == generator("gpt2_openai").generate("the quick", **GREEDY)
 
 
 def test_streams_side_by_side_do_not_disturb_each_other():

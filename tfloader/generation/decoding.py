@@ -1,7 +1,7 @@
 """The decoding core: one prefill of the prompts, then a compiled loop of one-token steps.
 
-`Decoder` is made once for a model and keeps its compiled functions, for all threads: what is traced, or kept from call
-to call, is changed by one at a time. They are traced with open shapes: another prompt
+`Decoder` is made once for a model and keeps its compiled functions, for all threads. One thread at a time traces, as
+layers hold what a trace needs. Functions are traced with open shapes: another prompt
 length, number of rows or maximum length compiles nothing. The loop runs until its cache of keys and values is full
 (`cache.SLOTS` steps) or all rows are done; between such stretches the host makes the cache longer.
 """
@@ -31,6 +31,7 @@ from tfloader.generation.window import Window, window_for
 from tfloader.models.transformer import Transformer
 
 SPARE_MEMORY = 2**30
+TRACING = threading.RLock()
 
 
 class Generated(NamedTuple):
@@ -69,7 +70,6 @@ class Decoder:
         self.reader = reader(transformer)
         prove(self.reader, transformer)
         self.traces = 0
-        self._lock = threading.RLock()
         self._variables: list[Any] = []
 
     def stretches(
@@ -97,7 +97,7 @@ class Decoder:
         one_row = self.reader.dtype == "bfloat16" and len(tokens) * selector.repeats * selector.copies == 1
         state, prompt = self._start(tokens, real, options, selector, window)
         numbers = {name: tf.convert_to_tensor(value) for name, value in processors.numbers(options).items()}
-        with self._lock:
+        with TRACING:
             self._copies[one_row].refresh()
         kind = one_row, selector.copies, processors.signature(options)
 
@@ -171,7 +171,7 @@ class Decoder:
 
     def _call(self, kind: Hashable, make: Callable[[], Callable], *arguments: Any) -> Any:
         """Calls a function, compiled at the first call of its kind for all sizes that later ones may have."""
-        with self._lock:
+        with TRACING:
             if kind not in self._functions:
                 self._functions[kind] = self._compiled(make(), tf.nest.map_structure(open_spec, arguments))
             function = self._functions[kind]
@@ -188,16 +188,17 @@ class Decoder:
     def _forget_functions(self) -> None:
         """Drops the compiled functions where the layers' variables are no longer those that they hold (LoRA)."""
         variables = [weight for layer in self.transformer.layers.values() for weight in layer.weights]
-        with self._lock:
+        with TRACING:
             if list(map(id, variables)) == list(map(id, self._variables)):
                 return
-            self._variables = variables  # kept, so that no other variable gets their ids
             self._functions: dict[Hashable, Callable] = {}
             # By whether steps are known to have one row.
             self._copies = {
                 one_row: KernelCopies(variables, self.reader.dtype, self.spare_memory, transposed=one_row)
                 for one_row in (False, True)
             }
+            # Kept, so that no other variable gets their ids; at the end, as an interrupt may come before.
+            self._variables = variables
 
     def _note(self, *layers: Any) -> None:
         for copies in self._copies.values():

@@ -73,7 +73,7 @@ class KernelCopy:
         self.dtype = dtype
         self.transposed = transposed
         self._read = self._values()
-        self.variables = [tf.Variable(part, trainable=False) for part in self._parts()]
+        self.variables = [tf.Variable(part, trainable=False) for part in self._parts(self._read)]
 
     def product(self, rows: Any) -> Any:
         """[n, size] -> what the layers give before activation, side by side, [n, their units]."""
@@ -82,17 +82,17 @@ class KernelCopy:
     def refresh(self) -> None:
         values = self._values()
         if any(map(is_other, tf.nest.flatten(values), tf.nest.flatten(self._read))):
-            self._read = values
-            for variable, part in zip(self.variables, self._parts(), strict=True):
+            for variable, part in zip(self.variables, self._parts(values), strict=True):
                 variable.assign(part)
+            self._read = values  # at the end, as an interrupt may come before
 
     def _values(self) -> list[list[Any]]:
         biases = [layer.bias for layer in self.layers if getattr(layer, "use_bias", False)]
         return [list(map(tf.convert_to_tensor, part)) for part in (map(kernel_of, self.layers), biases)]
 
-    def _parts(self) -> list[Any]:
+    def _parts(self, values: list[list[Any]]) -> list[Any]:
         """Kernel, and bias if there is one."""
-        kernels, biases = ([tf.cast(value, self.dtype) for value in part] for part in self._read)
+        kernels, biases = ([tf.cast(value, self.dtype) for value in part] for part in values)
         if not self.transposed:
             return [tf.concat(part, axis=-1) for part in (kernels, biases) if part]
         kinds = map(type, self.layers)  # a table's kernel is [units, size] already

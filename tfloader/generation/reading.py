@@ -110,8 +110,10 @@ class Prompts:
         """[rows] sums of the log-probabilities of all tokens but the first."""
         x, _ = self.states(tokens, real, PromptStore())
         self._all_positions = True
-        logits = self.model.head(x[:, :-1])
-        self._all_positions = False
+        try:
+            logits = self.model.head(x[:, :-1])
+        finally:
+            self._all_positions = False
         scores = tf.nn.log_softmax(tf.cast(logits, tf.float32))
         scores = tf.gather(scores, tokens[:, 1:], axis=2, batch_dims=2)
         return tf.reduce_sum(tf.where(real[:, :-1], scores, 0.0), axis=1)
