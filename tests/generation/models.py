@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import keras
 import numpy as np
@@ -63,12 +64,13 @@ def make_chinese_gpt2(folder, **config):
 
 
 def make_gpt2(folder, tokens, **config):
-    """Saves a random GPT-2 with these WordPieces; returns the folder."""
-    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf-8")
+    """Saves a random GPT-2 with these WordPieces, as folders made with UER are; returns the folder."""
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "initializer_range": 0.5}
     config = {"model_type": "gpt2", "vocab_size": len(tokens), **sizes, **config}
     keras.utils.set_random_seed(1)
     model = tfloader.build_transformer_model(config, model="gpt2", final_activation="linear")
-    tokenizer = tfloader.Tokenizer(str(folder / "vocab.txt"), do_lower_case=False)
-    tfloader.save(model, folder, tokenizer=tokenizer)
+    tfloader.save(model, folder)
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf-8")
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
