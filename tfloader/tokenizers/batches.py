@@ -66,7 +66,7 @@ class TokenBatch(NamedTuple):
             )
 
     def _check_length(self, layer: Any) -> None:
-        rows = getattr(layer, "input_dim", None)
+        rows: Any = getattr(layer, "input_dim", None)
         positions = rows if getattr(layer, "hierarchical", None) is None else rows**2
         lengths = self.attention_mask.sum(axis=1)
         if positions is not None and (width := self.input_ids.shape[1]) > positions:

@@ -64,7 +64,7 @@ class RustTokenizer(BaseTokenizer):
 
     def _named(self, encoding: Any) -> tuple[list[str], list[int], Offsets]:
         # The library gives an added token together with the spaces that it takes in.
-        tokens = [self._whole.get(id, token) for id, token in zip(encoding.ids, encoding.tokens, strict=True)]
+        tokens = [self._whole.get(id) or token for id, token in zip(encoding.ids, encoding.tokens, strict=True)]
         return tokens, encoding.ids, encoding.offsets
 
     def _encoding(self, text: str) -> Any:

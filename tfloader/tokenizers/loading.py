@@ -295,7 +295,7 @@ def _json(path: str, config: Settings, family: str | None, added: Declared) -> J
         and name in there
         and there[name] != config[key]
     ]
-    own_ends = [next(iter(tokens), None) for tokens in (tokenizer._start, tokenizer._end)]
+    own_ends = (next(iter(tokenizer._start), None), next(iter(tokenizer._end), None))
     if around(config, *own_ends) != own_ends:
         problems.append(
             f"tokenizer_config.json puts {around(config, *own_ends)} around a text, tokenizer.json {own_ends}"

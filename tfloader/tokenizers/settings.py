@@ -94,10 +94,11 @@ def number(config: Settings, key: str, default: Any, most: int) -> Any:
     return value
 
 
-def around(config: Settings, start: str | None, end: str | None) -> list[str | None]:
+def around(config: Settings, start: str | None, end: str | None) -> tuple[str | None, str | None]:
     """What stands around a text: what our own `save` has written, or else the usual tokens."""
     usual = {"token_start": start, "token_end": end}
-    return [typed(config, key, str, None) if key in config else token for key, token in usual.items()]
+    start, end = (typed(config, key, str, None) if key in config else token for key, token in usual.items())
+    return start, end
 
 
 def special(config: Settings, role: str, default: str | None) -> str | None:
