@@ -28,7 +28,7 @@ from common import table
 
 from tfloader import inspection
 from tfloader.checkpoints import open_checkpoint
-from tfloader.checkpoints.base import Checkpoint, TensorSpec
+from tfloader.checkpoints.base import Checkpoint, TensorSpec, Watch
 from tfloader.conversion import convert, source
 from tfloader.conversion.variables import Variables
 from tfloader.errors import TfloaderError
@@ -58,7 +58,7 @@ class Mutant(Checkpoint):
 
     def __init__(self, origin: Checkpoint, tensors: dict[str, np.ndarray]) -> None:
         specs = {name: TensorSpec(array.shape, array.dtype.name) for name, array in tensors.items()}
-        super().__init__(origin.path, origin.watched, specs)
+        super().__init__(origin.path, tuple(map(Watch, origin.files)), specs)
         self.format, self.tensors = origin.format, tensors
 
     def _read(self, name: str, spec: TensorSpec) -> np.ndarray:
