@@ -128,12 +128,16 @@ class TransformerConfig:
         rows = self.vocab_size + self.type_vocab_size + (self.max_position_embeddings or 0)
         return rows * (self.embedding_size or hidden) + blocks
 
+    @property
+    def special_tokens(self) -> dict[str, int | None]:
+        """Fields with the id of a special token -> that id."""
+        return {name: getattr(self, name) for name in TOKEN_IDS}
+
     def strange_tokens(self) -> dict[str, str]:
         """Fields with the id of a special token that is none of the vocabulary's -> what is wrong with it."""
-        named = {name: getattr(self, name) for name in TOKEN_IDS}
         return {
             name: f"the config says {name} = {token}, but there are {self.vocab_size} tokens: give {name}=... or None"
-            for name, token in named.items()
+            for name, token in self.special_tokens.items()
             if token is not None and not 0 <= token < self.vocab_size
         }
 

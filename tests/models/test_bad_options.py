@@ -53,15 +53,6 @@ def test_an_application_that_a_family_lacks_is_refused(name, application):
     )
 
 
-def test_keep_tokens_of_an_already_pruned_checkpoint_says_so(tmp_path):
-    keep = [0, 100, 101, 102, 103, 200]
-    tfloader.save(tfloader.load(BERT, keep_tokens=keep), tmp_path)
-    tfloader.load(tmp_path)
-    refused(
-        WeightsError, ["id 200", "has 6 tokens", "saved after such a cut"], tfloader.load, tmp_path, keep_tokens=keep
-    )
-
-
 def test_a_release_cannot_be_written_in_a_format_that_it_lacks(tmp_path):
     model = tfloader.load(case("hf_gpt2").path, num_hidden_layers=1)
     refused(ConfigError, ["'gpt2' models cannot be written as 'onnx'"], tfloader.save, model, tmp_path / "x", "onnx")

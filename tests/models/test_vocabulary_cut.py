@@ -67,3 +67,25 @@ def test_a_converted_cut_is_noted_and_refused_again(tmp_path):
     tfloader.convert(tmp_path / "cut", tmp_path / "back", to="tensorflow")
     with pytest.raises(ConfigError, match="saved after such a cut"):
         tfloader.load(tmp_path / "back", keep_tokens=keep)
+
+
+def test_special_tokens_move_with_their_rows(tmp_path):
+    keep = [7, 0, 101, 102]
+    config = tfloader.load(BERT, num_hidden_layers=1, keep_tokens=keep).transformer.config
+    assert config.pad_token_id == keep.index(0)
+    given = tfloader.load(BERT, num_hidden_layers=1, keep_tokens=keep, pad_token_id=3).transformer.config
+    assert given.pad_token_id == 3  # an id of the smaller vocabulary
+
+
+def test_special_tokens_that_are_not_kept_are_refused_with_the_keyword_to_give():
+    with pytest.raises(ConfigError, match=r"leaves out ids that the config names: pad_token_id = 0\. Keep them, or"):
+        tfloader.load(BERT, keep_tokens=[5, 6, 7])
+    tfloader.load(BERT, num_hidden_layers=1, keep_tokens=[5, 6, 7], pad_token_id=None)
+
+
+def test_roberta_whose_positions_begin_after_its_padding_keeps_that_in_its_place(tmp_path):
+    roberta = CHECKPOINTS / "hf_roberta"
+    assert tfloader.load(roberta, keep_tokens=[0, 1, 2, 9]).transformer.config.pad_token_id == 1
+    for use in (tfloader.load, lambda path, **options: tfloader.convert(path, tmp_path / "out", **options)):
+        with pytest.raises(ConfigError, match="keep_tokens moves pad_token_id = 1, which this family must have"):
+            use(roberta, keep_tokens=[1, 0, 2, 9])

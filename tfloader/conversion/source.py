@@ -10,9 +10,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from tfloader.checkpoints import open_checkpoint
-from tfloader.config import TOKEN_IDS, TransformerConfig
+from tfloader.config import TransformerConfig
 from tfloader.conversion.variables import Variables
-from tfloader.errors import ConfigError, ConversionError
+from tfloader.errors import ConfigError
 from tfloader.files import MAX_JSON_BYTES, parse_json, read_text
 from tfloader.naming import config_beside, read_raw_config, release_of
 from tfloader.naming.fit import fit
@@ -74,20 +74,14 @@ class Source:
         """Options of `load` that give all of the model in float32, with the vocabulary that is kept."""
         options = {"model": self.model, "dtype": "float32", "ignore": self.ignore, **self.options}
         if self.keep_tokens is not None:
-            moved = {name: getattr(self.config, name) for name in TOKEN_IDS}
-            options |= {"keep_tokens": self.keep_tokens, **moved}
+            options |= {"keep_tokens": self.keep_tokens, **self.config.special_tokens}
         return options
 
     def _cut(self, keep: Sequence[int]) -> None:
         from tfloader.models.vocabulary import VocabularyCut
 
         cut = VocabularyCut(self.config.vocab_size, keep, None, self.config.uncut_vocab_size)
-        new = {old: index for index, old in enumerate(keep)}
-        named = {name: getattr(self.config, name) for name in TOKEN_IDS if getattr(self.config, name) is not None}
-        lost = [f"{name} = {token}" for name, token in named.items() if token not in new]
-        if lost:
-            raise ConversionError(f"keep_tokens leaves out ids that the config names: {', '.join(lost)}. Keep them.")
-        moved = {name: new[token] for name, token in named.items()}
+        moved = cut.moved(self.config.special_tokens, self.family.fixed_tokens)
         self.config = self.config.replace(vocab_size=cut.size, uncut_vocab_size=cut.uncut_size, **moved)
         self.variables.cut, self.variables.axes = cut, self.family.vocabulary_axes
 

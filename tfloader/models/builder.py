@@ -19,6 +19,7 @@ from tfloader.config import BERT4KERAS_NAMES, CONFIG_FIELDS
 from tfloader.errors import CheckpointError, ConfigError, TokenizerError, WeightsError, listing
 from tfloader.models.families import FAMILIES, families_meant
 from tfloader.models.transformer import Transformer
+from tfloader.models.vocabulary import VocabularyCut
 from tfloader.naming import detect_release, find_config, read_config, shapes_of, uncut_vocab_size_beside
 from tfloader.naming.reading import has_config, release_of_config
 from tfloader.naming.renamed import RenamedCheckpoint
@@ -230,12 +231,17 @@ def _built(
     meant = source = read_config(release, config, tensors, others, ignore_config_keys, given=overrides)
     if checkpoint is not None:
         checkpoint.check_in_place()
+    if checkpoint is not None and meant.uncut_vocab_size is None:
+        overrides.setdefault("uncut_vocab_size", uncut_vocab_size_beside(checkpoint, release))
+    if builder.get("keep_tokens") is not None:
+        uncut_size = overrides.get("uncut_vocab_size", meant.uncut_vocab_size)
+        cut = VocabularyCut(meant.vocab_size, builder["keep_tokens"], None, uncut_size)
+        stated = {name: token for name, token in meant.special_tokens.items() if name not in overrides}
+        meant = meant.replace(**cut.moved(stated, family.fixed_tokens))
     if compat:
         meant = meant.replace(**{name: habit(getattr(meant, name)) for name, habit in family.bert4keras_habits.items()})
         if builder.get("residual_attention_scores") is True:
             builder["residual_attention_scores"] = "previous"
-    if checkpoint is not None and meant.uncut_vocab_size is None:
-        overrides.setdefault("uncut_vocab_size", uncut_vocab_size_beside(checkpoint, release))
     meant = meant.replace(**overrides)
     if bert4keras:
         builder = {**family.bert4keras_defaults.get(meant.application, {}), **builder}

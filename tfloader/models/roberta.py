@@ -17,6 +17,7 @@ class RoBERTa(BERT):
     """
 
     applications = ("encoder", "lm")
+    fixed_tokens = ("pad_token_id",)  # positions are counted from it on
     refuses = dict.fromkeys(("hierarchical_position", "shared_segment_embeddings"), "not possible for RoBERTa")
 
     def __init__(self, config, **options):

@@ -56,6 +56,8 @@ class Transformer:
     heads: Sequence[Head] = ()
     # Variables with a vocabulary axis: what keep_tokens and compound_tokens cut.
     vocabulary_axes: Mapping[str, int] = {"Embedding-Token/embeddings": 0}
+    # Config fields of special tokens that keep_tokens must keep in their places.
+    fixed_tokens: Sequence[str] = ()
     # What bert4keras did differently: config field -> its value for ours.
     bert4keras_habits: Mapping[str, Callable[[Any], Any]] = {}
     # bert4keras' further names of the family -> the options that go with each.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,25 @@ class VocabularyCut:
                 "applied again, they would choose other ones. Leave them out. (For a further cut, give ids of the "
                 "smaller vocabulary and uncut_vocab_size=None.)"
             )
+
+    def moved(self, special: Mapping[str, int | None], fixed: Collection[str] = ()) -> dict[str, int]:
+        """Ids of special tokens after the cut, by the config fields that name them; without those that are None.
+
+        Raises:
+            ConfigError: naming all that are not kept, or that are `fixed` and move.
+        """
+        named = {name: token for name, token in special.items() if token is not None}
+        if self.keep_tokens is None:
+            return named
+        new = {old: index for index, old in enumerate(self.keep_tokens.tolist())}
+        if lost := [f"{name} = {token}" for name, token in named.items() if token not in new]:
+            raise ConfigError(
+                f"keep_tokens leaves out ids that the config names: {', '.join(lost)}. Keep them, or say by keyword "
+                "what takes their place: an id of the smaller vocabulary, or None."
+            )
+        if stuck := [f"{name} = {named[name]}" for name in fixed if name in named and new[named[name]] != named[name]]:
+            raise ConfigError(f"keep_tokens moves {', '.join(stuck)}, which this family must have at that place.")
+        return {name: new[token] for name, token in named.items()}
 
     def apply(self, array: np.ndarray, axis: int) -> np.ndarray:
         if self.keep_tokens is not None:
