@@ -102,7 +102,7 @@ def test_a_step_without_a_position_left_and_an_empty_prompt_are_errors(exported)
 
 
 def test_ids_outside_the_vocabulary_are_errors(exported):
-    item = case("hf_gpt2")
+    item = case("gpt2_ml")
     signatures = tf.saved_model.load(str(exported / item.name / "exported")).signatures
     message = f"not from 0 to {item.model.transformer.config.vocab_size - 1}"
     ids = tf.constant(item.with_ids_outside()["input_ids"])

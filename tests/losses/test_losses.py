@@ -30,7 +30,7 @@ CASES = {
     "am": (losses.AMSoftmax, {"scale": 7.0, "margin": 0.2}, LABELS, np.tanh(SCORES)),
     "arc": (losses.ArcFace, {"scale": 7.0, "angular_margin": 0.4}, LABELS, np.tanh(SCORES)),
     "cosent": (losses.CoSENT, {"scale": 3.0}, PAIRED, SCORES),
-    "simcse": (losses.SimCSE, {"temperature": 0.5}, LABELS, SCORES),
+    "simcse": (losses.SimCSE, {"temperature": 0.5}, PAIRED, SCORES),
     "r_drop": (losses.RDrop, {"alpha": 2.0}, PAIRED, SCORES),
     "smoothed": (losses.SmoothedSparseCategoricalCrossentropy, {"label_smoothing": 0.2}, LABELS, SCORES),
     "ignoring": (losses.SmoothedSparseCategoricalCrossentropy, {"ignore_class": 2}, LABELS, SCORES),
