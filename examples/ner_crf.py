@@ -159,8 +159,6 @@ def main(argv: list[str] | None = None) -> None:
     model, crf = build(encoder, len(tags), options.crf_rate)
     steps = len(train)
     model.compile(optimizer_for(model, steps * options.epochs, options.learning_rate, options.decay), crf.sparse_loss)
-    # Else Keras makes the optimizer's variables within the first step, and that step is traced twice.
-    model.optimizer.build(model.trainable_variables)
     if options.fgm:
         tfloader.adversarial_training(model, "Embedding-Token", epsilon=options.fgm)
 

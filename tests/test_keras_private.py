@@ -119,6 +119,30 @@ def test_the_clip_hook_gets_gradients_unscaled_and_accumulated_just_before_the_u
     np.testing.assert_allclose(variable, [-0.6, -0.8], rtol=1e-6)
 
 
+def test_a_layer_finds_the_model_that_trains_it_and_leaves_no_trace_of_the_question():
+    seen = []
+
+    class Asking(keras.layers.Layer):
+        def call(self, x):
+            seen.append(keras_private.training_model(self))
+            return x
+
+    layer = Asking()
+    layer(np.zeros((1, 1)))
+    layer.call(np.zeros((1, 1)))
+    layer(np.zeros((1, 1)), training=True)
+    inputs = keras.Input((1,))
+    inner = keras.Model(inputs, layer(inputs))
+    model = keras.Sequential([keras.Input((1,)), inner, keras.layers.Dense(1)])
+    model(np.zeros((1, 1)), training=True)
+    assert not any(seen)
+    model.compile("sgd", "mse")
+    model.predict(np.zeros((1, 1)), verbose=0)
+    assert not any(seen)
+    model.fit(np.zeros((1, 1)), np.zeros((1, 1)), verbose=0)
+    assert seen[-1] is model
+
+
 def test_keras_reads_the_first_two_batches_for_their_shapes_and_is_recognised():
     asked = []
 

@@ -42,6 +42,19 @@ class ClipHook(Optimizer):
         return self.clip_gradients(grads, super()._clip_gradients)
 
 
+def training_model(layer: Any) -> Any:
+    """Within the call of a layer: the compiled model whose training step calls it, or None.
+
+    A layer is told whether it trains, but nothing public tells it in which model. On TensorFlow Keras builds an
+    optimizer within the first step, unless somebody who knows both builds it before.
+    """
+    context = layer._get_call_context()
+    model = context.entry_layer
+    if model is layer:  # nothing is around it; and where its `call` was called directly, the context is a new one
+        layer._maybe_reset_call_context()
+    return model if getattr(context, "training", None) and getattr(model, "compiled", False) else None
+
+
 def is_asked_for_shapes() -> bool:
     """Within `__getitem__` of a PyDataset: whether Keras reads the batch for its shapes only, and will not train on it.
 

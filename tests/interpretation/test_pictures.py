@@ -90,6 +90,8 @@ def test_tokens_and_scores_that_do_not_fit_are_refused(tmp_path):
         (["a", "b"], [1.0], "2 tokens and 1 finite"),
         ([["a"], ["b"]], [[1.0]], "2 rows of tokens do not fit scores of shape"),
         (["a"], [float("nan")], "1 tokens and 0 finite"),
+        ([["a", 3]], [[1.0, 2.0]], "Tokens must be strings"),
+        ([["a"], ["b", "c"]], [[1.0], [1.0, 2.0]], "scores must be numbers"),
     ]:
         with pytest.raises(TrainingError, match=message):
             tfloader.heat_map(tokens, scores, tmp_path / "map.html")
@@ -127,9 +129,12 @@ def test_a_png_shows_hostile_tokens_as_text_and_breaks_long_rows(pixels):
 
 
 def test_characters_that_no_font_has_are_refused(monkeypatch, tmp_path):
-    manager = pytest.importorskip("matplotlib.font_manager").fontManager
-    monkeypatch.setattr(manager, "ttflist", [entry for entry in manager.ttflist if "DejaVu" in entry.name])
-    with pytest.raises(TrainingError, match="No font on this system has the characters '很我'"):
+    fonts = pytest.importorskip("matplotlib.font_manager")
+    # matplotlib's own, of which Last Resort has a box for every character
+    own = [entry for entry in fonts.fontManager.ttflist if "matplotlib" in entry.fname]
+    monkeypatch.setattr(fonts.fontManager, "ttflist", own)
+    monkeypatch.setattr(fonts, "findSystemFonts", list)
+    with pytest.raises(TrainingError, match=r"No font on this system has the characters '很我'.*fonts-noto-cjk"):
         tfloader.heat_map(["我", "很", "fine"], [1.0, 0.0, 1.0], tmp_path / "map.png")
     with pytest.raises(TrainingError, match="not a font file"):
         tfloader.heat_map(["a"], [1.0], tmp_path / "map.png", font=__file__)

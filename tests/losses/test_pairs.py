@@ -91,6 +91,29 @@ def test_r_drop_of_tokens_counts_masked_positions_nowhere():
     assert np.asarray(losses.symmetric_divergence(logits)).min() > 0  # dropout made the copies differ
 
 
+@pytest.mark.parametrize(
+    "inner",
+    [
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
+        losses.SmoothedSparseCategoricalCrossentropy(0.0, ignore_class=-1),
+    ],
+    ids=["Keras", "smoothed"],
+)
+def test_r_drop_sees_nothing_of_positions_that_its_loss_ignores(inner):
+    random = np.random.default_rng(0)
+    logits, labels = (
+        random.normal(size=(4, 5, 3)).astype("float32"),
+        np.repeat(random.integers(0, 3, (2, 5)), 2, axis=0),
+    )
+    labels[:, 3:] = -1
+    other = np.where(labels[..., None] < 0, 7 * logits, logits)
+    assert float(losses.RDrop(inner)(labels, logits)) == float(losses.RDrop(inner)(labels, other))
+    shorter = losses.RDrop(inner, reduction=None)(labels[:, :3], logits[:, :3])
+    np.testing.assert_allclose(losses.RDrop(inner, reduction="sum")(labels, logits), np.sum(shorter), rtol=1e-6)
+    without = losses.RDrop(inner, alpha=0.0)(labels, logits)
+    assert float(without) == pytest.approx(float(inner(labels, logits)), rel=1e-6)
+
+
 def test_masked_classes_do_not_spoil_the_divergence():
     scores = VECTORS.copy()
     scores[:, 2] = -np.inf

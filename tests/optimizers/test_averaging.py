@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import tfloader
 from tests.optimizers import small
 from tests.optimizers.reference import variables
 from tfloader import optimizers
@@ -86,6 +87,34 @@ def test_the_callback_validates_with_the_average_and_trains_on_with_the_weights(
     with optimizer.ema_weights():
         expected = model.evaluate(*small.data(), verbose=0)
     assert averaged[-1] == pytest.approx(expected, rel=1e-6) and averaged[-1] != pytest.approx(losses[-1], rel=1e-3)
+
+
+class Measured(keras.callbacks.Callback):
+    """A metric that is computed at the end of an epoch, such as an F1."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["measured"] = self.model.evaluate(*small.data(), verbose=0)
+
+
+@pytest.mark.parametrize("validating", [True, False])
+def test_the_best_weights_are_those_that_were_measured_and_a_backup_has_the_weights_themselves(validating, tmp_path):
+    def fitted(folder, *callbacks):
+        model, backup = small.model(), tfloader.TrainingBackup(tmp_path / folder)
+        model.compile(Averaging(0.1, ema_momentum=0.9), "mse", run_eagerly=True)
+        best = tfloader.BestWeights(tmp_path / folder / "best.safetensors", "measured")
+        options = {"validation_data": small.data() if validating else None, "shuffle": False, "verbose": 0}
+        model.fit(*small.data(), epochs=3, callbacks=[*callbacks, Measured(), best, backup], **options)
+        best.restore(other := small.model())
+        other.compile(loss="mse", run_eagerly=True)
+        assert other.evaluate(*small.data(), verbose=0) == pytest.approx(best.best, rel=1e-6)
+        return model, best.best, backup
+
+    plain, one, _ = fitted("plain")
+    averaged, two, backup = fitted("averaged", optimizers.EvaluateAverage())
+    assert small.difference(plain, averaged) == 0 and one != two
+    resumed = small.model()
+    resumed.compile(Averaging(0.1, ema_momentum=0.9), "mse")
+    assert backup.restore(resumed) == 3 and small.difference(plain, resumed) == 0
 
 
 def test_the_callback_refuses_an_optimizer_without_averages():

@@ -113,7 +113,8 @@ def test_a_pattern_without_a_variable_is_refused_before_training():
 
 def test_layer_wise_decay_of_a_bert():
     bert = tfloader.load(str(CHECKPOINTS / "bert_google"))
-    model = keras.Model(bert.inputs, keras.layers.Dense(2, name="Classifier")(bert.output[:, 0]))
+    x = keras.layers.Dense(4, name="Sentence-Embedding")(bert.output[:, 0])
+    model = keras.Model(bert.inputs, keras.layers.Dense(2, name="Classifier")(x))
     table = optimizers.layer_wise_decay(model, 0.5)
     assert table == {
         "re:^Embedding-Token/": 0.0625,
@@ -127,7 +128,8 @@ def test_layer_wise_decay_of_a_bert():
     optimizer = optimizers.extend_with_parameter_wise_lr(keras.optimizers.SGD)(1.0, paramwise_lr_schedule=table)
     before = model.get_weights()
     optimizer.apply([keras.ops.ones(v.shape) for v in model.trainable_variables], model.trainable_variables)
-    rates = {"Embedding": 0.0625, "Transformer-0": 0.125, "Transformer-1": 0.25, "Transformer-2": 0.5, "Classifier": 1}
+    rates = {"Embedding": 0.0625, "Transformer-0": 0.125, "Transformer-1": 0.25, "Transformer-2": 0.5}
+    rates |= {"Sentence-Embedding": 1, "Classifier": 1}
     for variable, old in zip(model.trainable_variables, before, strict=True):
         (expected,) = [rate for start, rate in rates.items() if variable.path.startswith(start)]
         np.testing.assert_allclose(old - variable.numpy(), expected, rtol=1e-4)

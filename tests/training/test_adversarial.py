@@ -379,3 +379,35 @@ def test_per_occurrence_penalty_of_a_tied_table_is_refused():
     adversarial_training(model, "Embedding-Token", GradientPenalty(per_occurrence=True))
     with pytest.raises(TrainingError, match="per_occurrence=False"):
         model.train_on_batch(IDS, IDS)
+
+
+class Subclassed(keras.Model):
+    """The fixture's model; its head has no variables before the first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = keras.layers.Embedding(13, 6, name="Embedding-Token")
+        self.table.build()
+        self.table.set_weights(WEIGHTS[:1])
+        self.head = keras.layers.Dense(4, kernel_initializer=keras.initializers.Constant(WEIGHTS[1]))
+
+    def call(self, tokens):
+        return self.head(keras.ops.tanh(keras.ops.mean(self.table(tokens), axis=1)))
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+@pytest.mark.parametrize(
+    "method", [FGM(0.5), GradientPenalty(0.5), VAT(from_logits=True)], ids=lambda item: type(item).__name__
+)
+def test_a_model_that_the_first_step_builds_trains_like_one_that_was_built_before(method, eagerly):
+    found = []
+    for before in (True, False):
+        model = compiled(Subclassed(), run_eagerly=eagerly)
+        if before:
+            model(IDS)
+        adversarial_training(model, "Embedding-Token", method)
+        for _ in range(2):
+            model.train_on_batch(IDS, LABELS)
+        found.append(model.get_weights())
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.training.interrupted import EPOCHS, train
 from tfloader.errors import CheckpointError, TrainingError
@@ -101,6 +102,17 @@ def test_a_damaged_state_is_refused(tmp_path):
         TrainingBackup(tmp_path).restore(model_of(1))
 
 
+@pytest.mark.parametrize(
+    "noted", [None, "{", "[1]", "{}", "3", '{"epoch": "x"}', '{"epoch": 1, "history": []}', "[" * 9999]
+)
+def test_a_file_that_no_callback_wrote_is_refused(tmp_path, noted):
+    path = tmp_path / "state.safetensors"
+    save_file({"a": np.zeros(1)}, path, metadata={"format": "pt"} if noted is None else {"training": noted})
+    for restore in (TrainingBackup(tmp_path).restore, BestWeights(path).restore):
+        with pytest.raises(TrainingError, match=r"state\.safetensors: not a file that .* wrote|is of another training"):
+            restore(model_of(1))
+
+
 def test_callbacks_remember_earlier_epochs(tmp_path):
     stopping = keras.callbacks.EarlyStopping("loss", patience=5)
     fit(model_of(1), stopping, TrainingBackup(tmp_path, remember=[stopping]), epochs=3)
@@ -124,13 +136,14 @@ def test_best_weights_that_are_in_memory_only_are_refused(tmp_path):
         TrainingBackup(tmp_path, remember=[keras.callbacks.EarlyStopping(restore_best_weights=True)])
 
 
+@pytest.mark.parametrize("scores", [[0.5, 0.7, 0.2, 0.7], [np.nan, 0.7, 0.2, np.nan]], ids=str)
 @pytest.mark.parametrize(("mode", "best"), [("max", 1), ("min", 2)])
-def test_best_weights_are_those_of_the_best_epoch(tmp_path, mode, best):
+def test_best_weights_are_those_of_the_best_epoch(tmp_path, mode, best, scores):
     model, weights = model_of(1), []
 
     class Score(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            logs["score"] = [0.5, 0.7, 0.2, 0.7][epoch]
+            logs["score"] = scores[epoch]
             weights.append(model.get_weights())
 
     keeper = BestWeights(tmp_path / "new" / "best.safetensors", "score", mode)

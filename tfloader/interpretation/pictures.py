@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
+import itertools
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -135,38 +137,55 @@ def _families(characters: set[str], font: str | None) -> list[str]:
     from matplotlib import font_manager, ft2font
 
     manager = font_manager.fontManager
-    own = manager.findfont("DejaVu Sans")
-    system = sorted(manager.ttflist, key=lambda entry: not any(part in entry.name for part in CJK_FONTS))
-    files = [own, *(entry.fname for entry in system)]
-    if font is not None:
-        try:
-            manager.addfont(font)
-        except (OSError, RuntimeError) as error:
-            raise TrainingError(f"{font}: not a font file that can be read ({error}).") from error
-        files.insert(0, font)
-    families, missing = [], {character for character in characters if character != " "}
-    for file in dict.fromkeys(files):
+
+    def added(file: str) -> str:
+        manager.addfont(file)
+        return font_manager.FontProperties(fname=file).get_name()
+
+    def names() -> Iterator[str]:
+        yield "DejaVu Sans"
+        known = sorted(manager.ttflist, key=lambda entry: not any(part in entry.name for part in CJK_FONTS))
+        yield from dict.fromkeys(entry.name for entry in known)
+        for file in set(font_manager.findSystemFonts()) - {entry.fname for entry in known}:
+            with contextlib.suppress(OSError, RuntimeError):  # fonts that matplotlib's list has not yet
+                yield added(file)
+
+    try:
+        given = [added(font)] if font else []
+    except (OSError, RuntimeError) as error:
+        raise TrainingError(f"{font}: not a font file that can be read ({error}).") from error
+    families, missing = [], characters - {" "}
+    for name in itertools.chain(given, names()):
         if not missing:
             break
-        has = {character for character in missing if ord(character) in ft2font.FT2Font(file).get_charmap()}
-        families += [font_manager.FontProperties(fname=file).get_name()] if has else []
-        missing -= has
+        # Of the file that matplotlib takes for the name.
+        glyphs = ft2font.FT2Font(manager.findfont(font_manager.FontProperties(family=[name]))).get_charmap()
+        has = {character for character in missing if ord(character) in glyphs}
+        if has and len(set(glyphs.values())) > len(glyphs) / 2:  # else a font of boxes, such as Last Resort
+            families.append(name)
+            missing -= has
     if missing:
         raise TrainingError(
-            f"No font on this system has the characters {''.join(sorted(missing))[:40]!r}. Pass font='a font file' "
-            "(such as Noto Sans CJK), or write a .html file."
+            f"No font on this system has the characters {''.join(sorted(missing))[:40]!r}. Install one (for Chinese, "
+            "Japanese and Korean: fonts-noto-cjk on Debian and Ubuntu, google-noto-sans-cjk-fonts on Fedora), pass "
+            "font='a font file', or write a .html file."
         )
     return families or ["DejaVu Sans"]
 
 
 def _rows(tokens: Sequence[Any], scores: Any) -> Iterator[list[tuple[str, float]]]:
     """Rows of (token, number)."""
-    scores = np.asarray(scores, "float64")
+    try:
+        scores = np.asarray(scores, "float64")
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"scores must be numbers [length] or [batch, length] ({error}).") from error
     single = bool(len(tokens)) and isinstance(tokens[0], str)
     rows, numbers = ([tokens], scores[None]) if single else (tokens, scores)
     if numbers.ndim != 2 or len(numbers) != len(rows):
         raise TrainingError(f"{len(rows)} rows of tokens do not fit scores of shape {scores.shape}.")
     for index, (row, own) in enumerate(zip(rows, numbers, strict=True)):
+        if not all(isinstance(token, str) for token in row):
+            raise TrainingError(f"Tokens must be strings, found {row!r}.")
         if len(row) > len(own) or not np.isfinite(own[: len(row)]).all():
             finite = np.isfinite(own).sum()
             raise TrainingError(f"Row {index} has {len(row)} tokens and {finite} finite scores of {len(own)}.")

@@ -11,6 +11,7 @@ from keras import ops
 from tfloader.errors import DataError
 from tfloader.layers.base import Unmasked, arguments
 from tfloader.layers.products import operations
+from tfloader.optimizers.building import build_optimizer_around
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -30,6 +31,7 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
         self.supports_masking = True
 
     def call(self, inputs: Any, reverse: bool = False) -> Any:
+        build_optimizer_around(self)  # every model of the package comes by here first
         if reverse:
             return super().call(inputs, reverse=True)
         return operations().look_up(super().call, inputs, self.input_dim, self.name)

@@ -19,6 +19,7 @@ from tfloader.layers import chain
 from tfloader.layers.base import MaskReader, Unmasked
 from tfloader.layers.masking import padded
 from tfloader.losses.common import as_float32
+from tfloader.optimizers.building import build_optimizer_around, refuse_steps_by_weights
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -153,8 +154,8 @@ class TaggingLayer(Linked, MaskReader):
             divided by it and multiplied where they are used, while their gradient passes unmultiplied: an optimizer
             whose step depends on gradients alone (SGD, momentum, RMSprop, the Adam family, Lion) moves the effective
             weights exactly so many times as far. Weight decay takes the same share of them as without it. Adafactor
-            and LAMB measure their step by the size of the weights and undo it wholly or in part (Adafactor while the
-            stored weights' root mean square is above its `epsilon_2`): there give the optimizer a multiplier instead.
+            and LAMB, which scale their step by the size of the weights, would undo it, and raise a TrainingError in
+            `fit`: there give the optimizer a multiplier instead.
         link: by which losses and metrics find the layer; a saved model has it.
     """
 
@@ -176,6 +177,9 @@ class TaggingLayer(Linked, MaskReader):
             )
 
     def call(self, emissions: Any, mask: Any = None) -> Any:
+        build_optimizer_around(self)
+        if self.lr_multiplier != 1:
+            refuse_steps_by_weights(self, self.trainable_weights, f"{self.name}: lr_multiplier={self.lr_multiplier:g}")
         emissions = as_float32(emissions)
         return emissions if mask is None else chain.mark_padding(emissions, mask)
 

@@ -56,6 +56,7 @@ class SmoothedSparseCategoricalCrossentropy(FunctionLoss):
     def __init__(self, label_smoothing: float = 0.1, ignore_class: int | None = None, **kwargs: Any) -> None:
         options = {"label_smoothing": label_smoothing, "ignore_class": ignore_class}
         super().__init__(smoothed_sparse_categorical_crossentropy, options, **kwargs)
+        self.ignore_class = ignore_class
 
 
 @keras.saving.register_keras_serializable("tfloader")

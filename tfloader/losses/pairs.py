@@ -112,7 +112,8 @@ class SimCSE(FunctionLoss):
 class RDrop(keras.losses.Loss):
     """R-Drop (Liang et al., 2021, arXiv:2106.14448): a loss, and two passes of a sample under dropout should agree.
 
-    Each row has loss + alpha / 4 * (KL(p, q) + KL(q, p)), which is half of the paper's sum over both passes.
+    Each row has loss + alpha / 4 * (KL(p, q) + KL(q, p)), which is half of the paper's sum over both passes. Where the
+    label is the `ignore_class` of the loss, there is no divergence, and the mean counts what the loss lets it count.
 
     Args:
         loss: the loss that is trained anyway, on logits; None: cross-entropy of integer labels.
@@ -129,9 +130,14 @@ class RDrop(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         rows = getattr(self.loss, "call", self.loss)(y_true, y_pred)
-        rows = rows + self.alpha / 4 * symmetric_divergence(y_pred)
+        extra = self.alpha / 4 * symmetric_divergence(y_pred)
+        if (ignored := getattr(self.loss, "ignore_class", None)) is not None:
+            labels = ops.reshape(y_true, ops.shape(extra))
+            extra = ops.where(ops.equal(labels, ops.cast(ignored, labels.dtype)), 0.0, extra)
         wrong = ops.repeat(torn(y_true), 2, axis=0)
-        return ops.add(rows, ops.reshape(wrong, (-1, *[1] * (len(rows.shape) - 1))))
+        extra = ops.add(extra, ops.reshape(wrong, (-1, *[1] * (len(rows.shape) - 1))))
+        # As a layer, so that the mask of the rows, by which Keras leaves ignored ones out of the mean, is handed on.
+        return keras.layers.Lambda(lambda rows: rows + extra, mask=lambda _, mask: mask, autocast=False)(rows)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "loss": keras.losses.serialize(self.loss), "alpha": self.alpha}

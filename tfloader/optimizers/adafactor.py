@@ -84,6 +84,9 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         smaller, larger = np.argsort(shape, kind="stable")[-2:]
         return (int(larger), int(smaller)) if shape[smaller] >= self.min_dim_size_to_factor else ()
 
+    def scales_by_weights(self, variable: Any) -> bool:
+        return self.built and self._scaled[variable_index(self, variable)]
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index, dtype = variable_index(self, variable), at_least_float32(variable.dtype)
         gradient, rate = ops.cast(gradient, dtype), ops.cast(learning_rate, dtype)

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from tfloader.errors import TrainingError
+from tfloader.optimizers.building import innermost
 from tfloader.optimizers.extension import Extension, at_least_float32, check_number, refuse, require_tensorflow
 
 
@@ -58,6 +59,10 @@ class ExponentialMovingAverage(Extension):
     def has_average(self) -> bool:
         return self.built and ops.convert_to_numpy(self.iterations) > 0
 
+    @property
+    def average_is_in(self) -> bool:
+        return self._weights_aside is not None
+
     def apply_ema_weights(self) -> None:
         """Puts the average into the model, and keeps the weights for `reset_old_weights`.
 
@@ -66,7 +71,7 @@ class ExponentialMovingAverage(Extension):
         refuse(
             self,
             (not self.has_average, "there is no average before the first update."),
-            (self._weights_aside is not None, "the model has the average already; call reset_old_weights first."),
+            (self.average_is_in, "the model has the average already; call reset_old_weights first."),
         )
         self._weights_aside = tuple(ops.convert_to_numpy(variable) for variable in self.trained.variables)
         for variable, average in zip(self.trained.variables, self._averages, strict=True):
@@ -74,7 +79,7 @@ class ExponentialMovingAverage(Extension):
 
     def reset_old_weights(self) -> None:
         """Puts the weights back that `apply_ema_weights` kept."""
-        refuse(self, (self._weights_aside is None, "there are no weights to put back; call apply_ema_weights first."))
+        refuse(self, (not self.average_is_in, "there are no weights to put back; call apply_ema_weights first."))
         for variable, weights in zip(self.trained.variables, self._weights_aside or (), strict=True):
             variable.assign(weights)
         self._weights_aside = None
@@ -90,25 +95,60 @@ class ExponentialMovingAverage(Extension):
 
 
 class EvaluateAverage(keras.callbacks.Callback):
-    """Evaluates and validates with the average of an `ExponentialMovingAverage`, and trains on with the weights."""
+    """Evaluates and validates with the average of an `ExponentialMovingAverage`, and trains on with the weights.
+
+    In `fit` the average stays in the model from the end of an epoch to the beginning of the next: callbacks that come
+    later in the list measure and keep it. Let this one be the first. (`TrainingBackup` keeps the weights themselves;
+    Keras' BackupAndRestore would not.)
+    """
+
+    _fits = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._fits = True
 
     def on_test_begin(self, logs: Any = None) -> None:
-        if self._optimizer.has_average:
-            self._optimizer.apply_ema_weights()
+        self._put(average=True)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._put(average=True)
 
     def on_test_end(self, logs: Any = None) -> None:
-        if self._optimizer.has_average:
-            self._optimizer.reset_old_weights()
+        self._put(average=self._fits)
 
-    @property
-    def _optimizer(self):
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._put(average=False)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._fits = False
+        self._put(average=False)
+
+    def _put(self, average: bool) -> None:
+        """Puts the average, or the weights themselves, into the model, if it has the other."""
+        optimizer = innermost(self.model.optimizer)
         if not isinstance(optimizer, ExponentialMovingAverage):
             raise TrainingError(
                 f"EvaluateAverage needs an optimizer of a class made by extend_with_exponential_moving_average, found "
                 f"{type(optimizer).__name__}."
             )
-        return optimizer
+        if average and optimizer.has_average and not optimizer.average_is_in:
+            optimizer.apply_ema_weights()
+        elif not average and optimizer.average_is_in:
+            optimizer.reset_old_weights()
+
+
+@contextmanager
+def own_weights(optimizer: Any) -> Iterator[None]:
+    """The model has the weights themselves for as long as the context lasts, also between epochs."""
+    optimizer = innermost(optimizer)
+    if not getattr(optimizer, "average_is_in", False):
+        yield
+        return
+    optimizer.reset_old_weights()
+    try:
+        yield
+    finally:
+        optimizer.apply_ema_weights()
 
 
 class Lookahead(Extension):

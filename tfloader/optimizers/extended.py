@@ -40,7 +40,10 @@ REFUSED = {
     "LossScaleOptimizer": (Extension, "wraps an optimizer: extend the class of the optimizer inside"),
     "MultiOptimizer": (Extension, "has no update of its own: extend the classes of the optimizers inside"),
     "Muon": (OwnDecay, "decays its matrices and its other weights at two rates, by code of its own"),
-    "Ftrl": ((LayerAdaptation, Lookahead), "computes weights from its state, which a change of theirs does not reach"),
+    "Ftrl": (
+        (LayerAdaptation, Lookahead, ParameterWiseLearningRate),
+        "computes weights from its state, which a change of theirs does not reach",
+    ),
     "ScheduleFreeAdamW": (
         (LayerAdaptation, Lookahead),
         "keeps weights in its state, which a change of theirs does not reach",

@@ -12,6 +12,7 @@ import keras
 
 from tfloader.errors import TrainingError
 from tfloader.keras_private import ClipHook
+from tfloader.optimizers.building import outside_of_the_graph
 
 
 class WholeGradients(ClipHook):
@@ -29,7 +30,7 @@ class WholeGradients(ClipHook):
 
     def build(self, variables: Sequence[Any]) -> None:
         if not self.built:
-            self.prepare(variables)
+            outside_of_the_graph(self.prepare, variables)
 
     def prepare(self, variables: Sequence[Any]) -> None:
         """What the first `build` does."""

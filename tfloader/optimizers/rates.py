@@ -123,7 +123,7 @@ def layer_wise_decay(
 
     Args:
         block: regular expression whose first group is the block's number; what precedes the match names the stack.
-        embeddings: regular expression for all below the blocks.
+        embeddings: regular expression for all below the blocks. What the model has after its last block is a head.
 
     Returns:
         {"re:^Embedding-Token/": ..., "re:^Transformer-0": ...} for the layers of the model that are not frozen.
@@ -131,28 +131,24 @@ def layer_wise_decay(
     block, embeddings = block.removeprefix(EXPRESSION), embeddings.removeprefix(EXPRESSION)
     if not 0 < decay <= 1:
         raise TrainingError(f"decay is {decay!r}; expected a number above 0 and up to 1.")
-    paths = [path(variable) for variable in model.trainable_variables]
-    blocks = [match for item in paths if (match := re.search(block, item))]
-    if not blocks:
+    paths = [path(variable) for variable in model.variables]
+    blocks = {item: match for item in paths if (match := re.search(block, item))}
+    trained = [path(variable) for variable in model.trainable_variables]
+    if not blocks.keys() & set(trained):
         raise TrainingError(
-            f"No trainable variable of the model has a path that matches block={block!r}; there are {paths[:3]} ..."
+            f"No trainable variable of the model has a path that matches block={block!r}; there are {trained[:3]} ..."
         )
     depth: dict[str, int] = {}
-    for match in filter(None, (re.search(block, path(variable)) for variable in model.variables)):
-        stack = match.string[: match.start()]
-        depth[stack] = max(depth.get(stack, 0), int(match[1]) + 1)
-    table = {
-        _start(match.string[: match.end()]): decay ** (depth[match.string[: match.start()]] - int(match[1]))
-        for match in blocks
-    }
-    below = decay ** (max(depth.values()) + 1)
-    lowest = [match for item in paths if not re.search(block, item) and (match := re.search(embeddings, item))]
-    return {_start(_up_to_layer(match)): below for match in lowest} | table
-
-
-def _up_to_layer(match: re.Match) -> str:
-    """The path as far as the layer whose name matches, its slash included."""
-    return match.string[: match.string.find("/", match.end()) + 1] or match.string
+    for item, match in blocks.items():
+        depth[item[: match.start()]] = max(depth.get(item[: match.start()], 0), int(match[1]) + 1)
+    last, table = max(map(paths.index, blocks)), {}
+    for item in trained:
+        if match := blocks.get(item):
+            table[_start(item[: match.end()])] = decay ** (depth[item[: match.start()]] - int(match[1]))
+        elif paths.index(item) < last and (match := re.search(embeddings, item)):
+            layer = item[: item.find("/", match.end()) + 1] or item
+            table[_start(layer)] = decay ** (max(depth.values()) + 1)
+    return table
 
 
 def _start(text: str) -> str:

@@ -43,6 +43,9 @@ class LayerAdaptation(OwnDecay):
         self._adapts = tuple(not patterns for patterns in excluded)
         super().prepare(variables)
 
+    def scales_by_weights(self, variable) -> bool:
+        return self.built and self._adapts[variable_index(self, variable)]
+
     def update_step(self, gradient, variable, learning_rate):
         if not self._adapts[variable_index(self, variable)]:
             super().update_step(gradient, variable, learning_rate)

@@ -23,6 +23,7 @@ from tfloader.checkpoints.base import TensorSpec
 from tfloader.checkpoints.safetensors import SafetensorsCheckpoint
 from tfloader.checkpoints.safetensors_writer import write_safetensors
 from tfloader.errors import TrainingError, listing
+from tfloader.optimizers.averaging import own_weights
 
 # The attributes in which Keras' callbacks, and `BestWeights`, keep what they know of earlier epochs.
 MEMORY = ("best", "best_epoch", "wait", "stopped_epoch", "cooldown_counter")
@@ -80,7 +81,8 @@ class TrainingBackup(keras.callbacks.Callback):
         """
         if not self.path.exists():
             return 0
-        training = _load(self.path, _variables(model), self._names)
+        kinds = {"epoch": int, "history": dict, "remember": list, "memories": list}
+        training = _load(self.path, _variables(model), kinds, self._names)
         self.history, self._memories = training["history"], training["memories"]
         return training["epoch"]
 
@@ -95,11 +97,14 @@ class TrainingBackup(keras.callbacks.Callback):
             self.history.setdefault(name, []).append(float(value))
         memories = [_memory(callback) for callback in self.remember]
         training = {"epoch": epoch + 1, "history": self.history, "remember": self._names, "memories": memories}
-        write_variables(self.path, _variables(self.model), {"training": json.dumps(training)})
+        with own_weights(self.model.optimizer):
+            write_variables(self.path, _variables(self.model), {"training": json.dumps(training)})
 
 
 class BestWeights(keras.callbacks.Callback):
     """Keeps the weights of the epoch with the best value of a metric in a file, which is whole at all times.
+
+    A value that is NaN is never the best. After `EvaluateAverage` it keeps the average, which was evaluated.
 
     Args:
         path: the file, which ends in ".safetensors". It holds the model's variables alone, without the optimizer's.
@@ -130,7 +135,8 @@ class BestWeights(keras.callbacks.Callback):
         if self.monitor not in logs:
             raise TrainingError(f"BestWeights: no {self.monitor!r} in the logs, which have {', '.join(logs)}.")
         value = float(logs[self.monitor])
-        if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
+        is_better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
+        if is_better and not np.isnan(value):
             self.best, self.best_epoch = value, epoch
             training = {self.monitor: value, "epoch": epoch}
             write_variables(self.path, _named(self.model.variables), {"training": json.dumps(training)})
@@ -142,7 +148,7 @@ class BestWeights(keras.callbacks.Callback):
             TrainingError: they are another model's.
             CheckpointError: there is no file, or it cannot be read.
         """
-        _load(self.path, _named(model.variables))
+        _load(self.path, _named(model.variables), {"epoch": int})
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -197,10 +203,16 @@ def write_variables(path: Path, variables: dict[str, Any], metadata: dict[str, s
     )
 
 
-def _load(path: Path, variables: dict[str, Any], remember: list[str] | None = None) -> dict[str, Any]:
-    """Assigns all variables, if they are those of the file; returns what else was saved."""
+def _load(path: Path, variables: dict[str, Any], kinds: dict[str, type], remember: Any = None) -> dict[str, Any]:
+    """Assigns all variables, if they are those of the file; returns what else was saved, by names of these kinds."""
     with SafetensorsCheckpoint(str(path)) as state:
-        training = json.loads(state.metadata["training"])
+        try:
+            training = json.loads(state.metadata["training"])
+            whole = all(isinstance(training[name], kind) for name, kind in kinds.items())
+        except (KeyError, TypeError, ValueError, RecursionError):
+            whole = False
+        if not whole:
+            raise TrainingError(f"{path}: not a file that TrainingBackup or BestWeights wrote, or a damaged one.")
         expected = {name: _spec(variable) for name, variable in variables.items()}
         problems = [f"{name}: only in the file" for name in state if name not in expected]
         problems += [f"{name}: not in the file" for name in expected if name not in state]

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from tfloader.errors import TrainingError
+from tfloader.optimizers.building import build_optimizer, is_built
 from tfloader.optimizers.extension import at_least_float32
 
 
@@ -52,6 +53,11 @@ class ReplacedStep:
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step on one batch, as `keras.Model.train_step`."""
+        if not self.model.optimizer.built:
+            if not is_built(self.model):  # variables are made where the scope ends, outside of the graph
+                with keras.StatelessScope():
+                    self.model(keras.utils.unpack_x_y_sample_weight(data)[0], **_training(self.model.call))
+            build_optimizer(self.model)
         batch = Batch(self.model, self.variable, data)
         gradients = self.gradients(batch)
         self.model.optimizer.apply_gradients(zip(gradients, batch.weights, strict=True))
