@@ -72,6 +72,7 @@ class TrainingBackup(keras.callbacks.Callback):
                 " Let BestWeights write them to a file, and load that file after the training."
             )
 
+    @public
     def restore(self, model: keras.Model) -> int:
         """Brings the last state back into a compiled model; the number of epochs done, `fit`'s initial_epoch (or 0).
 
@@ -141,6 +142,7 @@ class BestWeights(keras.callbacks.Callback):
             training = {self.monitor: value, "epoch": epoch}
             write_variables(self.path, _named(self.model.variables), {"training": json.dumps(training)})
 
+    @public
     def restore(self, model: keras.Model) -> None:
         """Puts the best weights into the model.
 
