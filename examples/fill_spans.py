@@ -129,7 +129,7 @@ def fill(generator: tfloader.TextGenerator, texts: Sequence[str], **options) -> 
     filled = []
     for text, ids in zip(texts, generator.generate_ids(prompts, **options).sequences, strict=True):
         for number, answer in answers(ids, number_of).items():
-            text = text.replace(SENTINEL.format(number), generator.decode(answer))
+            text = text.replace(SENTINEL.format(number), generator.tokenizer.decode(answer))
         filled.append(text)
     return filled
 

@@ -82,7 +82,7 @@ def write_titles(
     prompts = [tokenizer.encode(text, maxlen=max_length - LONGEST_TITLE)[0] for text in texts]
     generator = tfloader.TextGenerator(model, tokenizer)
     found = generator.generate_ids(prompts, num_beams=num_beams, max_new_tokens=LONGEST_TITLE)
-    return [generator.decode(ids) for ids in found.sequences]
+    return [generator.tokenizer.decode(ids) for ids in found.sequences]
 
 
 def main(argv: list[str] | None = None) -> None:

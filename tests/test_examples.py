@@ -175,7 +175,7 @@ def test_gpt2_ml_stops_at_the_full_stop_that_comes_after_the_minimum(tiny_gpt2_m
     found = tiny_gpt2_ml.generate_ids([[3, mark], [mark]], **asked).sequences
     # Full stops before the minimum, those of the prompt among them, neither end the text nor are forbidden.
     assert found == [[mark] * 5 + [0]] * 2
-    assert tiny_gpt2_ml.decode(found[0]) == "。。。。。"
+    assert tiny_gpt2_ml.tokenizer.decode(found[0]) == "。。。。。"
 
 
 def test_gpt2_ml_goes_on_to_the_end_where_no_full_stop_comes(tiny_gpt2_ml):

@@ -14,6 +14,7 @@ import pytest
 
 import tfloader
 from tests.conftest import CHECKPOINTS
+from tests.models.test_keras2 import write as write_keras2
 from tfloader import cli
 from tfloader.errors import TfloaderError
 from tfloader.models import builder
@@ -47,6 +48,7 @@ def valid(tmp_path_factory):
     config = json.loads((FIXTURE / "config.json").read_text("utf-8")) | SIZES
     bert = tfloader.build_transformer_model(config, return_keras_model=False).model
     tfloader.save(bert, BERT, tokenizer=tokenizer)
+    write_keras2(folder / "keras2.weights", bert)
     adapted = small()
     tfloader.enable_lora(adapted, "first", rank=1)
     tfloader.save_adapters(adapted, "adapters.safetensors")
@@ -68,6 +70,7 @@ def valid(tmp_path_factory):
         "load_adapters": {"model": adapted, "path": "adapters.safetensors"},
         "load_config": {"path": BERT},
         "load_generation_config": {"path": GPT},
+        "load_keras2_weights": {"model": bert, "path": "keras2.weights"},
         "load_tokenizer": {"path": BERT},
         "load_vocab": {"path": f"{BERT}/vocab.txt"},
         "merge_lora": {"model": adapted},

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tfloader import ConfigError
+from tfloader.errors import ArgumentError
 from tfloader.generation.option_rules import RULES
 from tfloader.generation.options import GenerationOptions
 from tfloader.generation.trie import Trie
@@ -204,11 +205,15 @@ def test_seeds_of_their_own_are_as_many_as_prompts():
         options.check(10, prompts=3)
 
 
-@pytest.mark.parametrize(
-    "phrases", [[], [[]], [[1], [-1]], [["a"]], [[1.5]], [[[1]]], [[[1], [2, 3]]], [5], 5, None, "a"]
-)
+@pytest.mark.parametrize("phrases", [[], [[]], [[1], [-1]], [["a"]], [[1.5]], [[[1]]], [[[1], [2, 3]]], [5], "a"])
 def test_a_trie_refuses_what_are_no_phrases(phrases):
     with pytest.raises(ConfigError, match="A Trie needs phrases"):
+        Trie(phrases)
+
+
+@pytest.mark.parametrize("phrases", [5, None])
+def test_a_trie_of_nothing_that_has_items_is_refused_as_an_argument(phrases):
+    with pytest.raises(ArgumentError, match="phrases: expected Iterable"):
         Trie(phrases)
 
 

@@ -29,7 +29,7 @@ OPTIONS = {
     "fractions of tokens": ({"keep_tokens": [0.5]}, ConfigError, ["keep_tokens"]),
     "a compound out of range": ({"compound_tokens": [[1, 211]]}, ConfigError, ["compound_tokens", "0 to 210"]),
     "a compound of dropped tokens": (
-        {"keep_tokens": [5, 6, 7], "compound_tokens": [[3]]},
+        {"keep_tokens": [0, 6, 7], "compound_tokens": [[3]]},
         ConfigError,
         ["compound_tokens", "0 to 2", "after keep_tokens"],
     ),

@@ -330,7 +330,7 @@ def test_t5_pegasus_gives_bert4keras_numbers_without_being_asked():
 def test_t5_pegasus_generates_bert4keras_tokens_from_cls():
     data = arrays_of("b4k_t5_pegasus")
     generator = tfloader.TextGenerator(tfloader.load(CHECKPOINTS / "b4k_t5_pegasus"))
-    assert generator.options({}).eos_token_id == 102
+    assert generator.options({}).eos_token_id == (102,)
     for index in range(2):
         tokens = data["input_ids"][index]
         real = tokens[: int(data["input_mask"][index].sum())].tolist()

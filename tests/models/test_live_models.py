@@ -273,7 +273,9 @@ def test_every_release_of_the_table_is_tested():
 
     # No original implementation writes these; the round trips of the same family go through them.
     our_own = {"hf_gpt2_ml", "hf_roformer_v2", "hf_gau_alpha"}
-    assert {item.release for item in CASES} | our_own == {release.name for release in RELEASES}
+    # tests/models/test_keras2.py writes these.
+    of_keras2 = {release.name for release in RELEASES if release.formats == ("keras2",)}
+    assert {item.release for item in CASES} | our_own | of_keras2 == {release.name for release in RELEASES}
 
 
 @pytest.mark.parametrize(

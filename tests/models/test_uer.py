@@ -97,7 +97,7 @@ def test_the_t5_loads_and_reads_sentinels_between_cls_and_sep(tmp_path):
     source = tokenizer.encode("中国的首都是extra0京")[0]
     assert source == [CLS, *ids("中国的首都是"), TOKENS.index("extra0"), *ids("京"), SEP]
     generator = tfloader.TextGenerator(model, tokenizer)
-    assert generator.options({}).eos_token_id == SEP
+    assert generator.options({}).eos_token_id == (SEP,)
     found = generator.generate_ids([source], max_new_tokens=9, eos_token_id=None).sequences[0]
     targets = np.array([[CLS]])
     for token in found:

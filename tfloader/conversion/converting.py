@@ -67,6 +67,8 @@ def convert(
     if to not in FORMATS:
         raise ConversionError(f"to={to!r} is no format that tfloader writes; there are {', '.join(FORMATS)}.")
     export = importlib.import_module(FORMATS[to]).export
-    if strange := [name for name in options if name not in inspect.getfullargspec(export).kwonlyargs]:
+    parameters = inspect.signature(export).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    if strange := [name for name in options if name not in known]:
         raise ConversionError(f"{', '.join(strange)}: writing {to!r} has no such option. Leave it out.")
     return export(os.fspath(source), os.fspath(target), to=to, **options)

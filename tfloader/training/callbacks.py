@@ -210,11 +210,12 @@ def _load(path: Path, variables: dict[str, Any], kinds: dict[str, type], remembe
     with SafetensorsCheckpoint(str(path)) as state:
         try:
             training = json.loads(state.metadata["training"])
-            whole = all(isinstance(training[name], kind) for name, kind in kinds.items())
-        except (KeyError, TypeError, ValueError, RecursionError):
-            whole = False
-        if not whole:
-            raise TrainingError(f"{path}: not a file that TrainingBackup or BestWeights wrote, or a damaged one.")
+            if not all(isinstance(training[name], kind) for name, kind in kinds.items()):
+                raise TypeError(f"expected {kinds}")
+        except (KeyError, TypeError, ValueError, RecursionError) as reason:
+            raise TrainingError(
+                f"{path}: not a file that TrainingBackup or BestWeights wrote, or a damaged one."
+            ) from reason
         expected = {name: _spec(variable) for name, variable in variables.items()}
         problems = [f"{name}: only in the file" for name in state if name not in expected]
         problems += [f"{name}: not in the file" for name in expected if name not in state]
