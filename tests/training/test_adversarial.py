@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import FIXTURES
+import tfloader
+from tests.conftest import CHECKPOINTS, FIXTURES
 from tfloader import FGM, PGD, VAT, FreeLB, GradientPenalty, adversarial_training
 from tfloader.errors import TrainingError
 
@@ -411,3 +412,27 @@ def test_a_model_that_the_first_step_builds_trains_like_one_that_was_built_befor
         found.append(model.get_weights())
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_a_model_of_ones_own_around_a_loaded_one_is_attacked_before_it_is_called():
+    class Around(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.bert = tfloader.load(CHECKPOINTS / "bert_google", with_pool=True, num_hidden_layers=1)
+            self.dense = keras.layers.Dense(2, kernel_initializer="zeros")
+
+        def call(self, inputs, training=False):
+            return self.dense(self.bert(inputs, training=False))
+
+    ids, labels = np.arange(4, 16).reshape(2, 6), np.array([0, 1])
+    trained = []
+    for is_called in (False, True):
+        model = Around()
+        if is_called:
+            model([ids, ids * 0])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        tfloader.adversarial_training(model, "Embedding-Token", epsilon=0.5)
+        model.fit([ids, ids * 0], labels, batch_size=2, epochs=2, verbose=0)
+        trained.append(model.dense.get_weights())
+    np.testing.assert_allclose(trained[0][0], trained[1][0], rtol=1e-5, atol=1e-8)
+    assert np.abs(trained[0][0]).max() > 0

@@ -54,9 +54,11 @@ class ReplacedStep:
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step on one batch, as `keras.Model.train_step`."""
         if not self.model.optimizer.built:
-            if not is_built(self.model):  # variables are made where the scope ends, outside of the graph
+            # Variables are made where the scope ends, outside of the graph. Not in training, where layers of ours would
+            # build the optimizer within the scope.
+            if not is_built(self.model):
                 with keras.StatelessScope():
-                    self.model(keras.utils.unpack_x_y_sample_weight(data)[0], **_training(self.model.call))
+                    self.model(keras.utils.unpack_x_y_sample_weight(data)[0], **_training(self.model.call, False))
             build_optimizer(self.model)
         batch = Batch(self.model, self.variable, data)
         gradients = self.gradients(batch)
@@ -220,5 +222,5 @@ def _watching(*sources: Any) -> Iterator[tf.GradientTape]:
         yield tape
 
 
-def _training(function: Callable[..., Any]) -> dict[str, bool]:
-    return {"training": True} if "training" in inspect.signature(function).parameters else {}
+def _training(function: Callable[..., Any], value: bool = True) -> dict[str, bool]:
+    return {"training": value} if "training" in inspect.signature(function).parameters else {}
