@@ -23,6 +23,7 @@ ALLOWED = {
     ("data/generator.py", "TypeError"): "the protocol of __len__",
     ("files.py", "OSError"): "caught there, with what the system reports",
     ("files.py", "ValueError"): "for archives: caught by their readers, with what the reading of archives raises",
+    ("training/callbacks.py", "TypeError"): "caught there, with what the reading of JSON raises",
     ("staging.py", "OSError"): "what the system reports; turned there into the error of its caller",
     ("staging.py", "ValueError"): "caught there, with what the reading of JSON raises",
 }
