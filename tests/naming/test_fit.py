@@ -15,7 +15,8 @@ from tfloader.checkpoints.base import TensorSpec
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError
 from tfloader.naming import RELEASES
-from tfloader.naming.base import Constant, Duplicate, Naming, Split, Transpose, row
+from tfloader.naming.base import Duplicate, Naming, Split, Transpose, row
+from tfloader.naming.constants import Constant, causal_masks, positions
 from tfloader.naming.fit import fit
 
 CONFIG = TransformerConfig(
@@ -201,6 +202,30 @@ def test_a_constant_must_follow_from_the_config(values, wrong):
     with open_checkpoint(tensors) as checkpoint:
         found = fit(checkpoint, RELEASE, UNTIED["config"], VARIABLES)
         assert found.foreign == ["turns"] and len(found.problems(checkpoint)) == wrong
+
+
+BUFFERS = replace(
+    RELEASE, naming=replace(RELEASE.naming, buffers=(positions(r"position_ids$"), causal_masks(r"\.mask$")))
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("position_ids", np.arange(5)[None], np.arange(1, 6)[None]),
+        ("module.position_ids", np.arange(5).astype("float16"), np.zeros((1, 5), "int64")),
+        ("block.0.mask", np.tri(3, dtype="uint8")[None, None], np.ones((1, 1, 3, 3), "uint8")),
+        ("block.0.mask", np.tri(3, dtype="bool"), np.tri(3, dtype="float32").T),
+        ("position_ids", np.int64(0), np.arange(4).reshape(2, 2)[::-1]),
+        ("block.0.mask", np.ones((), "float32"), np.zeros((1, 2), "float32")),
+    ],
+)
+def test_a_buffer_that_the_original_computed_with_holds_what_it_must_or_is_named(name, right, wrong):
+    for values, options, told in ((right, {}, 0), (wrong, {}, 1), (wrong, {"ignore": [name]}, 0)):
+        tensors = {name: np.ones(shape, "float32") for name, shape in SHAPES.items()} | {name: np.asarray(values)}
+        with open_checkpoint(tensors) as checkpoint:
+            found = fit(checkpoint, BUFFERS, CONFIG, VARIABLES, **options)
+            assert found.foreign == [name] and len(list(found.disagreements(checkpoint))) == told
 
 
 def test_the_judge_imports_no_framework():

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfloader.config import TransformerConfig
-
-Shape = tuple[int, ...]
+from tfloader.naming.constants import Buffer, Constant, Shape
 
 
 @dataclass(frozen=True)
@@ -207,25 +206,14 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A stored tensor that follows from the config: it must hold `values(config)`, and our writer stores it too.
-
-    `shape(config)` is known without the values, so that a hostile config cannot ask for more memory than its file.
-    """
-
-    theirs: str
-    shape: Callable[[TransformerConfig], Shape]
-    values: Callable[[TransformerConfig], np.ndarray]
-
-
-@dataclass(frozen=True)
 class Naming:
     """A release's tensors.
 
     Attributes:
         rows: the two-way table.
         old_names: one-way (pattern, replacement) pairs that turn older spellings into today's.
-        ignorable: patterns of tensors that hold nothing of the model: optimizer slots, counters, constant buffers.
+        ignorable: patterns of tensors that hold nothing of the model: optimizer slots, counters.
+        buffers: tensors that hold nothing of the model as long as they hold what they must.
         duplicates: copies of tied weights.
         constants: tensors that no variable holds, because they follow from the config.
     """
@@ -233,6 +221,7 @@ class Naming:
     rows: tuple[Row, ...]
     old_names: tuple[tuple[str, str], ...] = ()
     ignorable: tuple[str, ...] = ()
+    buffers: tuple[Buffer, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()
     constants: tuple[Constant, ...] = ()
 
@@ -243,7 +232,10 @@ class Naming:
         return name
 
     def is_ignorable(self, name: str) -> bool:
-        return any(re.search(pattern, name) for pattern in self.ignorable)
+        return any(re.search(pattern, name) for pattern in self.ignorable) or self.buffer(name) is not None
+
+    def buffer(self, name: str) -> Buffer | None:
+        return next((buffer for buffer in self.buffers if re.search(buffer.pattern, name)), None)
 
     def expand(self, counts: Blocks) -> list[Row]:
         """All rows with their placeholders filled in, in table order."""

@@ -17,7 +17,8 @@ import numpy as np
 from tfloader.checkpoints.base import Checkpoint, TensorSpec
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
-from tfloader.naming.base import Constant, Identity, Row, Shape, counts
+from tfloader.naming.base import Identity, Row, Shape, counts
+from tfloader.naming.constants import Constant
 from tfloader.naming.release import Release
 
 READABLE_DTYPES = ("bfloat16", "float16", "float32")
@@ -50,7 +51,7 @@ class Fit:
         missing: variables without a tensor, each told.
         misfits: tensors of a wrong shape or dtype, each told.
         repeats: pairs of tensors that must hold the same values.
-        constants: tensors that must hold what follows from the config.
+        constants: tensors that must hold what follows from the config, or always the same.
     """
 
     release: Release
@@ -156,13 +157,14 @@ def _by_canonical_name(found: Fit, ignore: Iterable[str]) -> dict[str, str]:
     naming = found.release.naming
     constants = {constant.theirs: constant for constant in naming.constants}
     names: dict[str, str] = {}
-    for name in found.specs:
-        canonical = naming.canonical(name)
-        if naming.is_ignorable(name) or any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore):
+    for name, spec in found.specs.items():
+        canonical, buffer = naming.canonical(name), naming.buffer(name)
+        ignored = any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
+        constant = buffer.at(name, tuple(spec.shape)) if buffer else constants.get(canonical)
+        if ignored or constant or naming.is_ignorable(name):
             found.foreign.append(name)
-        elif canonical in constants:
-            found.foreign.append(name)
-            found.constants.append((name, constants[canonical]))
+            if constant and not ignored:
+                found.constants.append((name, constant))
         elif names.setdefault(canonical, name) != name:
             found.repeats.append((names[canonical], name))
     return names
@@ -257,4 +259,4 @@ def deviations(checkpoint: Checkpoint, name: str, constant: Constant, config: Tr
     rounding = ROUNDING.get(checkpoint[name].dtype, 1e-6)
     found = checkpoint.read(name).astype("float32")
     if not np.allclose(found, constant.values(config), rtol=rounding, atol=rounding):
-        yield f"{name} should be a constant that follows from the config, but has other values"
+        yield f"{name} should be a constant that follows from the config, but has other values (unless in ignore=[...])"

@@ -15,6 +15,7 @@ from typing import Any
 from tfloader.config import TransformerConfig
 from tfloader.naming import google_bert, gpt2, huggingface
 from tfloader.naming.base import TF, Duplicate, Naming, renamed
+from tfloader.naming.constants import causal_masks, positions
 from tfloader.naming.dialect import Dialect, Key, revised, same
 from tfloader.naming.release import NOTHING_AROUND, TENSORFLOW, Release
 
@@ -92,7 +93,7 @@ HF_ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": 
 HF_NAMING = Naming(
     rows=renamed(gpt2.HF_NAMING.rows, HF_RENAMED),
     old_names=huggingface.old_names("transformer.", "tokens_embed|positions_embed|h"),
-    ignorable=(r"\.attn\.bias$", r"(^|\.)position_ids$"),  # constant causal masks and positions
+    buffers=(causal_masks(r"\.attn\.bias$"), positions(r"(^|\.)position_ids$")),
     duplicates=(Duplicate("lm_head.weight", "transformer.tokens_embed.weight"),),
 )
 

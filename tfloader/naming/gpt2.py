@@ -27,6 +27,7 @@ from tfloader.naming.base import (
     Row,
     row,
 )
+from tfloader.naming.constants import causal_masks
 from tfloader.naming.dialect import Dialect, Key, same
 from tfloader.naming.release import NOTHING_AROUND, TENSORFLOW, TF_OPTIMIZER_SLOTS, Release
 
@@ -49,7 +50,8 @@ def _rows(layout: Layout, root: str, block: str, embedding: str) -> tuple[Row, .
 HF_NAMING = Naming(
     rows=_rows(CONV1D, "transformer", "transformer.h.{layer}", ".weight"),
     old_names=huggingface.old_names("transformer.", "wte|wpe|h|ln_f"),  # so is the public gpt2 repository
-    ignorable=(r"\.attn\.(bias|masked_bias)$",),  # constant causal masks
+    ignorable=(r"\.attn\.masked_bias$",),  # a large negative number
+    buffers=(causal_masks(r"\.attn\.bias$"),),
     duplicates=(Duplicate("lm_head.weight", "transformer.wte.weight"),),
 )
 

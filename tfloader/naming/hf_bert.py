@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tfloader.naming import huggingface
 from tfloader.naming.base import ATTENTION, FEED_FORWARD, TORCH, Duplicate, Naming, Row, renamed, row, with_prefix
+from tfloader.naming.constants import positions
 from tfloader.naming.dialect import Dialect, Key, same
 from tfloader.naming.release import Release
 
@@ -38,7 +39,8 @@ NAMING = Naming(
         row("MLM-Bias/bias", "cls.predictions.bias", part="mlm"),
     ),
     old_names=huggingface.old_names("bert."),
-    ignorable=(r"(^|\.)embeddings\.(position_ids|token_type_ids)$",),
+    ignorable=(r"(^|\.)embeddings\.token_type_ids$",),
+    buffers=(positions(r"(^|\.)embeddings\.position_ids$"),),
     duplicates=(
         Duplicate("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
         Duplicate("cls.predictions.decoder.bias", "cls.predictions.bias", written=True),

@@ -12,7 +12,8 @@ import numpy as np
 
 from tfloader.config import TransformerConfig
 from tfloader.naming import google_bert, hf_bert, huggingface
-from tfloader.naming.base import TF, TORCH, Constant, renamed
+from tfloader.naming.base import TF, TORCH, renamed
+from tfloader.naming.constants import Constant
 from tfloader.naming.dialect import Key, same
 from tfloader.naming.release import TENSORFLOW, Release
 
