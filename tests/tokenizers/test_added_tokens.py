@@ -34,6 +34,10 @@ WAYS = {
     "additional": ({"additional_special_tokens": ["[speaker1]"]}, WHOLE),
     "extra": ({"extra_special_tokens": ["[speaker1]"]}, WHOLE),
     "extra, named": ({"extra_special_tokens": {"speaker": "[speaker1]"}}, WHOLE),
+    "none, as transformers 4 writes it": (
+        {"extra_special_tokens": {}, **decoder("5", "[speaker1]", special=True)},
+        WHOLE,
+    ),
     "decoder": (decoder("5", "[speaker1]", special=True), WHOLE),
     "split": ({"split_special_tokens": True, **decoder("5", "[speaker1]", special=True)}, SPLIT),
     "split, not special": (

@@ -43,7 +43,7 @@ def declared(folder: str, names: Collection[str], config: Settings) -> Declared:
     for id, token in (typed(config, "added_tokens_decoder", dict, None) or {}).items():
         declare("added_tokens_decoder", token, int(id) if id.isdecimal() and len(id) < 12 else id)
     for key in ("additional_special_tokens", "extra_special_tokens"):
-        value = config.get(key) or []
+        value = config.get(key)
         for token in value.values() if isinstance(value, Mapping) else typed(config, key, list, None) or []:
             declare(key, token, special=True)
     if "added_tokens.json" in names:
