@@ -145,3 +145,16 @@ def test_ids_in_range_leave_the_embedding_as_keras_gives_it(policy):
     found, expected = ours(ids), theirs(ids)
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(tf.cast(found, "float64"), tf.cast(expected, "float64"))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_under_xla_a_step_with_a_wrong_id_reaches_the_weights_unless_steps_that_are_not_finite_are_left_out(wrapped):
+    inputs = keras.Input((3,), dtype="int32")
+    model = keras.Model(inputs, keras.layers.Dense(1)(layers.TokenEmbedding(7, 2)(inputs)))
+    optimizer = keras.optimizers.SGD(0.1)
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if wrapped else optimizer, "mse", jit_compile=True)
+    before = model.get_weights()
+    assert np.isnan(model.train_on_batch(np.array([[1, 2, 7]]), np.ones((1, 3, 1))))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(np.isnan(new).any(), not wrapped)
+        assert not wrapped or (old == new).all()

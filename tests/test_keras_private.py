@@ -143,6 +143,24 @@ def test_a_layer_finds_the_model_that_trains_it_and_leaves_no_trace_of_the_quest
     assert seen[-1] is model
 
 
+def test_a_loss_finds_the_training_that_it_is_called_for():
+    seen = []
+
+    def loss(y_true, y_pred):
+        seen.append(keras_private.training_arguments())
+        return y_true - y_pred
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss, run_eagerly=True)
+    x = np.zeros((1, 1))
+    judge = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: model.evaluate(x, x, verbose=0))
+    model.fit(x, x, class_weight={0: 2.0}, callbacks=[judge], verbose=0)
+    model.train_on_batch(x, x, class_weight={0: 3.0})
+    loss(x, x)
+    assert [item.get("class_weight") for item in seen] == [{0: 2.0}, None, {0: 3.0}, None]
+    assert [item.get("self") for item in seen] == [model, None, model, None]
+
+
 def test_keras_reads_the_first_two_batches_for_their_shapes_and_is_recognised():
     asked = []
 

@@ -66,13 +66,16 @@ def is_asked_for_shapes() -> bool:
     return any(frame.f_code.co_name == "get_tf_dataset" for frame, _ in callers)
 
 
-def weighs_by_class() -> bool:
-    """Within a loss that is traced or run: whether its sample weights come from `class_weight`.
+def training_arguments() -> dict[str, Any]:
+    """Within what is traced or run for a `fit` or `train_on_batch`: its arguments, with the model as `self`; or {}.
 
-    Keras makes them of the labels before a loss sees either, and says so nowhere. Hence a look at the callers.
+    A loss is told neither the model, nor that Keras made its sample weights of `class_weight` and of labels. Hence a
+    look at the callers.
     """
-    callers = (frame for frame, _ in traceback.walk_stack(None) if frame.f_code.co_name in ("fit", "train_on_batch"))
-    return any(frame.f_locals.get("class_weight") is not None for frame in callers)
+    trains, others = ("fit", "train_on_batch"), ("evaluate", "predict", "test_on_batch", "predict_on_batch")
+    frames = (frame for frame, _ in traceback.walk_stack(None) if frame.f_code.co_name in trains + others)
+    frame = next(frames, None)
+    return frame.f_locals if frame is not None and frame.f_code.co_name in trains else {}
 
 
 def mask_lost_at(x: Any) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfloader import ConfigError
+from tfloader.errors import LossError
 from tfloader.layers import (
     ConditionalRandomField,
     GlobalPointer,
@@ -220,15 +221,31 @@ def test_ragged_scores_of_batches_of_different_lengths_decode_as_each_batch_does
 
 
 def test_class_weights_are_refused_for_sequences_of_labels():
+    model, weights = compiled_crf(), {0: 1.0, 1: 2.0}
+    for _ in range(2):  # the second time the step is traced already, for sample_weight
+        with pytest.raises(LossError, match="position of its largest label"):
+            model.fit(SCORES, TAGS, class_weight=weights, verbose=0)
+        with pytest.raises(LossError, match="position of its largest label"):
+            model.train_on_batch(SCORES, TAGS, class_weight=weights)
+        assert np.isfinite(model.fit(SCORES, TAGS, sample_weight=np.ones(3), verbose=0).history["loss"][0])
+
+
+def test_labels_and_weights_keep_their_number_of_axes_or_are_refused():
+    model = compiled_crf()
+    model.fit(SCORES, TAGS, sample_weight=np.ones(3), verbose=0)
+    with pytest.raises(LossError, match="sparse_loss: y has another number of axes"):
+        model.fit(SCORES, TAGS[..., None], sample_weight=np.ones(3), verbose=0)
+    with pytest.raises(LossError, match="sparse_loss: sample_weight has another number of axes"):
+        model.fit(SCORES, TAGS, sample_weight=np.ones((3, 1)), verbose=0)
+    model.fit(SCORES, TAGS, sample_weight=np.ones(3), verbose=0)
+
+
+def compiled_crf():
     inputs = keras.Input((None, 5))
     layer = ConditionalRandomField()
     model = keras.Model(inputs, layer(inputs))
     model.compile("sgd", layer.sparse_loss)
-    with pytest.raises(ConfigError, match="position of its largest label"):
-        model.fit(SCORES, TAGS, class_weight={0: 1.0, 1: 2.0}, verbose=0)
-    with pytest.raises(ConfigError, match="position of its largest label"):
-        model.train_on_batch(SCORES, TAGS, class_weight={0: 1.0, 1: 2.0})
-    assert np.isfinite(model.fit(SCORES, TAGS, sample_weight=np.ones(3), verbose=0).history["loss"][0])
+    return model
 
 
 @pytest.mark.parametrize("kind", [*LAYERS, functools.partial(GlobalPointer, 2, 4)])

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfloader import losses
+from tfloader.errors import LossError
 
 RANDOM = np.random.default_rng(11)
 SCORES = RANDOM.normal(size=(6, 5))
@@ -139,3 +140,43 @@ def test_sample_weights_weigh_rows(case):
     weights = RANDOM.random(values.shape)
     found = kind(**arguments)(y_true, y_pred, sample_weight=weights)
     assert float(found) == pytest.approx(np.mean(values * weights), rel=1e-5)
+
+
+ONE_HOT = keras.losses.CategoricalCrossentropy(from_logits=True)
+SEQUENCES = np.repeat(LABELS.reshape(2, 3), 2, axis=0)
+WEIGHED = {
+    "multilabel": (losses.MultilabelCategoricalCrossentropy(), SEVERAL, SCORES),
+    "sparse": (losses.SparseMultilabelCategoricalCrossentropy(), SEQUENCES, SCORES[:4]),
+    "smoothed": (losses.SmoothedSparseCategoricalCrossentropy(), SEQUENCES, RANDOM.normal(size=(4, 3, 5))),
+    "r_drop": (losses.RDrop(), SEQUENCES, RANDOM.normal(size=(4, 3, 5))),
+    "one class": (losses.AMSoftmax(), LABELS[:, None], np.tanh(SCORES)),
+    "one-hot": (losses.RDrop(ONE_HOT), np.eye(5)[PAIRED], SCORES),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHED)
+def test_class_weights_are_for_rows_of_one_class(case):
+    loss, y_true, y_pred = WEIGHED[case]
+    inputs = keras.Input(y_pred.shape[1:])
+    model = keras.Model(inputs, keras.layers.Identity()(inputs))
+    model.compile("sgd", loss, run_eagerly=True)
+    weights = {label: 1.0 + label for label in range(5)}
+    if not case.startswith("one"):
+        with pytest.raises(LossError, match="class_weight: Keras would weigh each row by the position"):
+            model.train_on_batch(y_pred, y_true, class_weight=weights)
+    else:
+        with pytest.warns(UserWarning, match="does not have any trainable weights"):
+            found = model.train_on_batch(y_pred, y_true, class_weight=weights)
+        labels = LABELS if case == "one class" else PAIRED
+        each = np.asarray(type(loss).call(loss, y_true, np.float32(y_pred)))
+        assert found == pytest.approx((each * (1 + labels)).mean(), rel=1e-5)
+
+
+@by_case
+def test_labels_of_any_number_of_axes_are_refused(case):
+    kind, arguments, y_true, y_pred = CASES[case]
+    any_rank = tf.TensorSpec(None, np.asarray(y_true).dtype)
+    signature = [any_rank, tf.TensorSpec(y_pred.shape, y_pred.dtype)]
+    step = tf.function(kind(**arguments), input_signature=signature, autograph=False)
+    with pytest.raises(LossError, match="y has another number of axes than in an earlier call"):
+        step(y_true, y_pred)

@@ -80,6 +80,44 @@ def test_weights_survive_where_some_variables_come_with_the_first_step(made):
         np.testing.assert_allclose(new, old, atol=1e-6)
 
 
+HEADS = {
+    "pointer": (tfloader.GlobalPointer(2, 4), "mse", ()),
+    "cosines": (tfloader.CosineDense(3), "mse", ()),
+    "loss": (keras.layers.Dense(3), tfloader.MultilabelCategoricalCrossentropy(), ()),
+    "callback": (keras.layers.Dense(3), "mse", (tfloader.StopOnNaN(),)),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_whatever_of_the_package_is_in_a_training_has_the_optimizer_built(name):
+    head, loss, callbacks = HEADS[name]
+    model = keras.Sequential([keras.Input((3, 4)), keras.layers.Dense(4), head])
+    before, x = model.get_weights(), np.ones((2, 3, 4))
+    model.compile(ScheduleFree(1e-9), loss)
+    model.fit(x, np.zeros(model.compute_output_shape(x.shape)), callbacks=list(callbacks), verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-6)
+
+
+def test_a_loss_as_a_layer_has_the_optimizer_built():
+    hidden, labels = keras.Input((4,)), keras.Input((), dtype="int32")
+    layer = tfloader.SampledSoftmax(7, 3)
+    model = keras.Model([hidden, labels], layer([hidden, labels]))
+    before = layer.kernel.numpy()
+    model.compile(ScheduleFree(1e-9))
+    model.fit([np.ones((2, 4)), np.ones(2)], verbose=0)
+    np.testing.assert_allclose(layer.kernel, before, atol=1e-6)
+
+
+@pytest.mark.skipif(ScheduleFree is keras.optimizers.AdamW, reason="Keras before 3.15 has no optimizer that copies")
+@pytest.mark.parametrize("made", [ScheduleFree, optimizers.extend(ScheduleFree)])
+def test_an_optimizer_that_copies_weights_is_refused_where_the_first_step_makes_them(made):
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.compile(made(1e-9), tfloader.MultilabelCategoricalCrossentropy())
+    with pytest.raises(TrainingError, match="Call the model on a batch before you compile it"):
+        model.fit(np.ones((2, 4)), np.zeros((2, 3)), verbose=0)
+
+
 def test_an_optimizer_that_starts_from_weights_of_zero_is_refused():
     with pytest.raises(TrainingError, match="Ftrl starts from weights of zero"):
         traces(classifier(), "ftrl")

@@ -17,6 +17,7 @@ from tfloader.errors import ConfigError
 from tfloader.layers.base import MaskReader, arguments, dense
 from tfloader.layers.masking import keep_scores, padded
 from tfloader.layers.rotary import rotate_by_position
+from tfloader.optimizers.building import build_optimizer_around
 
 
 class SpanScorer(MaskReader):
@@ -62,6 +63,7 @@ class SpanScorer(MaskReader):
 
     def masked(self, scores: Any, mask: Any) -> Any:
         """The scores with the spans that cannot be ruled out."""
+        build_optimizer_around(self)
         position = ops.arange(ops.shape(scores)[-1])
         allowed = position[None, :] >= position[:, None] if self.tril_mask else ops.ones_like(position, "bool")
         if mask is not None:

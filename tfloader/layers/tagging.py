@@ -14,11 +14,10 @@ from keras import ops
 
 from tfloader.errors import ConfigError
 from tfloader.faults import fault, whole_ids
-from tfloader.keras_private import weighs_by_class
 from tfloader.layers import chain
 from tfloader.layers.base import MaskReader, Unmasked
 from tfloader.layers.masking import padded
-from tfloader.losses.common import as_float32
+from tfloader.losses.common import CheckedLoss, as_float32, refuse_class_weight
 from tfloader.optimizers.building import build_optimizer_around, refuse_steps_by_weights
 
 
@@ -72,7 +71,7 @@ class Linked(keras.losses.Loss if TYPE_CHECKING else object):
 
 
 @keras.saving.register_keras_serializable("tfloader")
-class TaggingLoss(Linked, keras.losses.Loss):
+class TaggingLoss(Linked, CheckedLoss):
     """The loss that a tagging layer computes from labels and from its output, one value a sequence.
 
     Labels are ids [batch, length] (or [batch, length, 1]), or one-hot rows [batch, length, tags]; at padding they may
@@ -84,18 +83,13 @@ class TaggingLoss(Linked, keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self.link = link
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+    def check(self, y_true: Any, y_pred: Any, sample_weight: Any) -> None:
+        super().check(y_true, y_pred, sample_weight)
         if sample_weight is not None and len(sample_weight.shape) > 1 and sample_weight.shape[-1] != 1:
             raise ConfigError(
                 f"sample_weight has shape {tuple(sample_weight.shape)}; this loss has one value a sequence, so it must "
                 "be [batch]. To leave positions out, pass a mask to the layer."
             )
-        if sample_weight is not None and weighs_by_class():
-            raise ConfigError(
-                "class_weight: Keras would weigh each sequence by the position of its largest label. A sequence has no "
-                "class: give sample_weight [batch], one number a sequence."
-            )
-        return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return self.link.find().sequence_losses(y_true, y_pred)
@@ -199,6 +193,12 @@ class TaggingLayer(Linked, MaskReader):
         return weight + ops.stop_gradient((self.lr_multiplier - 1) * weight)
 
     # ---- loss and metrics
+
+    @property
+    def metrics(self) -> list[Any]:
+        """As Keras has it, which asks before each training; a loss is called only while a step is traced."""
+        refuse_class_weight()
+        return super().metrics
 
     @property
     def sparse_loss(self) -> TaggingLoss:

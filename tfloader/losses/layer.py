@@ -10,6 +10,7 @@ from keras import ops
 
 from tfloader.errors import LossError
 from tfloader.losses.common import as_float32
+from tfloader.optimizers.building import build_optimizer_around
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -54,6 +55,7 @@ class Loss(keras.layers.Layer):
         return self.add_and_pass_on(self.compute_loss(floats_as_float32(inputs), mask), inputs)
 
     def add_and_pass_on(self, loss: Any, inputs: Any) -> Any:
+        build_optimizer_around(self)
         loss = ops.mean(loss)
         self.add_loss(loss)
         self.add_metric(loss, self.name)

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from tfloader.losses.common import FunctionLoss, as_float32, checked_labels, class_labels
+from tfloader.optimizers.building import build_optimizer_around
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -31,6 +32,7 @@ class CosineDense(keras.layers.Layer):
         )
 
     def call(self, x: Any) -> Any:
+        build_optimizer_around(self)
         return ops.matmul(ops.normalize(x, axis=-1), ops.normalize(self.kernel, axis=0))
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -13,7 +13,7 @@ from keras import ops
 
 from tfloader.errors import LossError
 from tfloader.faults import fault
-from tfloader.losses.common import LOWEST, FunctionLoss, as_float32, log_sum_exp_with_one
+from tfloader.losses.common import LOWEST, CheckedLoss, FunctionLoss, as_float32, log_sum_exp_with_one
 
 
 def halves(x: Any) -> tuple[Any, Any]:
@@ -109,7 +109,7 @@ class SimCSE(FunctionLoss):
 
 
 @keras.saving.register_keras_serializable("tfloader")
-class RDrop(keras.losses.Loss):
+class RDrop(CheckedLoss):
     """R-Drop (Liang et al., 2021, arXiv:2106.14448): a loss, and two passes of a sample under dropout should agree.
 
     Each row has loss + alpha / 4 * (KL(p, q) + KL(q, p)), which is half of the paper's sum over both passes. Where the
@@ -127,6 +127,10 @@ class RDrop(keras.losses.Loss):
         super().__init__(**kwargs)
         self.loss = keras.losses.get(loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         self.alpha = alpha
+
+    def one_class_a_row(self, labels_shape: tuple, scores_shape: tuple) -> bool:
+        one_hot = len(labels_shape) == len(scores_shape) == 2
+        return one_hot or super().one_class_a_row(labels_shape, scores_shape)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         rows = getattr(self.loss, "call", self.loss)(y_true, y_pred)

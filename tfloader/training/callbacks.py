@@ -24,12 +24,20 @@ from tfloader.checkpoints.safetensors import SafetensorsCheckpoint
 from tfloader.checkpoints.safetensors_writer import write_safetensors
 from tfloader.errors import TrainingError, listing
 from tfloader.optimizers.averaging import own_weights
+from tfloader.optimizers.building import build_optimizer
 
 # The attributes in which Keras' callbacks, and `BestWeights`, keep what they know of earlier epochs.
 MEMORY = ("best", "best_epoch", "wait", "stopped_epoch", "cooldown_counter")
 
 
-class TrainingBackup(keras.callbacks.Callback):
+class Callback(keras.callbacks.Callback):
+    """A callback with which the optimizer is built before the first step (see tfloader/optimizers/building.py)."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        build_optimizer(self.model)
+
+
+class TrainingBackup(Callback):
     """Saves the state of a training after each epoch, and brings the last one back.
 
         best = BestWeights("run/best.safetensors", monitor="val_f1", mode="max")
@@ -102,7 +110,7 @@ class TrainingBackup(keras.callbacks.Callback):
             write_variables(self.path, _variables(self.model), {"training": json.dumps(training)})
 
 
-class BestWeights(keras.callbacks.Callback):
+class BestWeights(Callback):
     """Keeps the weights of the epoch with the best value of a metric in a file, which is whole at all times.
 
     A value that is NaN is never the best. After `EvaluateAverage` it keeps the average, which was evaluated.
@@ -153,7 +161,7 @@ class BestWeights(keras.callbacks.Callback):
         _load(self.path, _named(model.variables), {"epoch": int})
 
 
-class StopOnNaN(keras.callbacks.Callback):
+class StopOnNaN(Callback):
     """Ends `fit` with a TrainingError that names step and outputs, after the first batch whose loss is not finite.
 
     With steps_per_execution = n the losses are seen after every n batches.
