@@ -12,7 +12,7 @@ import pytest
 
 from tfloader import terminal
 
-CONTENT = {"text": "春江 é 🙂"}
+CONTENT = {"text": "春江 é 🙂", "ends of lines": "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii", "gbk"])
@@ -21,8 +21,9 @@ def test_a_line_of_json_is_json_in_every_encoding(encoding, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
     terminal.escape_what_cannot_be_encoded()
     print(terminal.json_line(CONTENT), flush=True)
-    assert json.loads(written.getvalue().decode(encoding)) == CONTENT
-    assert ("春" in written.getvalue().decode(encoding)) == (encoding == "utf-8")
+    (line,) = written.getvalue().decode(encoding).splitlines()
+    assert json.loads(line) == CONTENT
+    assert ("春" in line) == (encoding == "utf-8")
 
 
 def test_what_steers_a_terminal_is_escaped_and_lines_stay_lines(capsys):

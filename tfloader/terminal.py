@@ -22,10 +22,14 @@ def show(text: str, file: Any = None) -> None:
     print("\n".join(map(printable, text.split("\n"))), file=file, flush=True)
 
 
+# Some programs end a line at these, too; JSON itself escapes the others of the kind.
+LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+
+
 def json_line(content: Any) -> str:
-    """JSON on one line, with escapes of its own where the output's encoding lacks characters."""
+    """JSON on what is one line to every program, with escapes where the output's encoding lacks characters."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return json.dumps(content, ensure_ascii=not encoding.lower().startswith("utf"))
+    return json.dumps(content, ensure_ascii=not encoding.lower().startswith("utf")).translate(LINE_ENDS)
 
 
 def escape_what_cannot_be_encoded() -> None:

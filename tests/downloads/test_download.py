@@ -227,7 +227,7 @@ def test_a_sha256_of_many_files_is_refused(source):
 def test_a_folder_that_was_not_downloaded_is_left_alone(site, folder):
     Path("bert").mkdir()
     Path("bert/mine").write_text("mine")
-    refused("was not downloaded", "--output", source=publish_bert(site, folder))
+    refused("was not downloaded by tfloader", "--output", source=publish_bert(site, folder))
     assert os.listdir("bert") == ["mine"]
 
 

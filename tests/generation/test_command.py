@@ -67,7 +67,7 @@ def test_only_the_ends_of_lines_part_the_prompts_of_a_file(plain, capsys, tmp_pa
     (tmp_path / "prompts.txt").write_bytes("\n".join(prompts).encode() + "\r\n月\r\n".encode())
     arguments = ["--prompts", str(tmp_path / "prompts.txt"), "--json", "--max-new-tokens", "1"]
     assert main(["generate", str(folder), *arguments]) == 0
-    assert [json.loads(line)["prompt"] for line in capsys.readouterr().out.split("\n")[:-1]] == [*prompts, "月"]
+    assert [json.loads(line)["prompt"] for line in capsys.readouterr().out.splitlines()] == [*prompts, "月"]
 
 
 def test_any_option_of_generation_is_passed_on_and_several_sequences_come_one_a_line(plain, capsys):

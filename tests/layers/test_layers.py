@@ -34,9 +34,8 @@ def test_texts_beyond_the_table_of_positions_are_refused_with_the_ways_out():
     plain, squared = tfl.PositionEmbedding(3), tfl.PositionEmbedding(3, hierarchical=0.4)
     assert plain(np.zeros((1, 3, 4))).shape == (1, 3, 4) and squared(np.zeros((1, 9, 4))).shape == (1, 9, 4)
     for layer, length in ((plain, 3), (squared, 9)):
-        ways = (
-            f"texts of {length + 1} tokens, .* {length} positions.* max_length={length},.* hierarchical_position=True"
-        )
+        more = r" or divide the texts\." if layer is squared else ".* hierarchical_position=True, if its family can"
+        ways = f"texts of {length + 1} tokens, .* {length} positions.* max_length={length}{more}"
         with pytest.raises(DataError, match=ways):
             layer(np.zeros((1, length + 1, 4)))
     assert plain(np.zeros((1, 4, 4)), position_ids=np.zeros((1, 4), int)).shape == (1, 4, 4)

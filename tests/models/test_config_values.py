@@ -76,6 +76,25 @@ def test_a_whole_config_is_keywords_as_in_bert4keras(bert, tmp_path):
         tfloader.build_transformer_model(**{name: value for name, value in WHOLE.items() if name != "hidden_act"})
 
 
+def test_a_whole_file_as_keywords_means_what_the_file_does(bert):
+    """Its words, of which Google's "gelu" is not ours, and its keys that change nothing."""
+    chinese = CONFIG | {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first_token_transform"}
+    assert CONFIG["hidden_act"] == "gelu" and bert.transformer.config.hidden_act == "gelu_tanh"
+    assert same(tfloader.build_transformer_model(None, BERT / "bert_model.ckpt", **chinese), bert)
+    assert tfloader.build_transformer_model(**chinese).transformer.config == bert.transformer.config
+    hf = json.loads((HF_BERT / "config.json").read_text())
+    assert same(tfloader.load(HF_BERT, **hf), tfloader.load(HF_BERT))
+    for wrong, told in (
+        ({"with_mlmm": True}, r"no such option:\n  - 'with_mlmm'; did you mean 'with_mlm'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key' is not implemented"),
+        ({"vocab_size": hf["vocab_size"] - 1}, "word_embeddings.weight has shape"),
+    ):
+        with pytest.raises(tfloader.TfloaderError, match=told):
+            tfloader.load(HF_BERT, **hf | wrong)
+    with pytest.raises(ConfigError, match="no such option:\n  - 'pooler_type'"):
+        tfloader.load(BERT, pooler_type="first_token_transform")
+
+
 def test_more_inputs_than_positions_are_refused():
     positions = CONFIG["max_position_embeddings"]
     with pytest.raises(ConfigError, match=f"sequence_length={positions + 1}.*{positions} positions.*hierarchical"):

@@ -19,6 +19,7 @@ from tfloader.checkpoints.torch import TorchCheckpoint
 from tfloader.errors import CheckpointError, listing
 from tfloader.filesystem import open_file
 from tfloader.staging import finish
+from tfloader.suggestions import did_you_mean
 
 _ACCEPTED = (
     "model.safetensors.index.json or a .safetensors file; a TensorFlow checkpoint (.index with its .data "
@@ -89,13 +90,21 @@ def _open_file(path: str) -> Checkpoint:
             f"{path}: the name does not end like a checkpoint's (.safetensors, .index, .h5, .bin). "
             f"By its content this is {describe(sniff(path))}"
         )
+    raise CheckpointError(missing(path))
+
+
+def missing(path: str) -> str:
+    """What errors say of a path where nothing is: what it may have meant, and where to get it."""
     from tfloader.downloads.catalogue import published
 
-    folder, release = os.path.dirname(path) or ".", published(name)
-    public = f"It is the name of a public release: `tfloader download {release}` fetches it. " if release else ""
-    raise CheckpointError(
-        f"{path}: no such file, folder, or TensorFlow checkpoint ({name}.index). {public or 'Check the path. '}"
-        f"{folder} {_contents(folder)}"
+    folder, name = os.path.split(path.rstrip("/"))
+    release = published(name)
+    public = f"It is the name of a public release: `tfloader download {release}` fetches it."
+    names = os.listdir(folder or ".") if os.access(folder or ".", os.R_OK) else []
+    return (
+        f"{path}: no such file, folder, or TensorFlow checkpoint ({name}.index){did_you_mean(name, names) or '.'} "
+        f"{public if release else '`tfloader download` fetches public checkpoints.'} "
+        f"{f'The folder {folder}' if folder else 'The current folder'} {_contents(folder or '.')}"
     )
 
 

@@ -204,7 +204,9 @@ def _forget_others(partial: str, files: Sequence[RemoteFile]) -> None:
 def _checked(path: str, record: str, asked: _Request) -> str:
     """The folder or file, if it is what such a download has left."""
     if not os.path.isfile(record):
-        raise DownloadError(f"{path}: what has this name was not downloaded. Choose another --output.")
+        raise DownloadError(
+            f"{path}: it is there already, and was not downloaded by tfloader. Choose another --output."
+        )
     noted, wanted = read_json(record, DownloadError), asked.identity()
     if noted.get("identity") != wanted["identity"]:
         there = f"it holds {noted.get('source')}, not {wanted['source']}"

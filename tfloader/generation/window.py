@@ -64,9 +64,10 @@ def window_for(config: TransformerConfig, real: np.ndarray, options: GenerationO
     window = Window() if keep is None else Window(positions, keep)
     longest = int(window.view(real, real, real.sum(axis=1))[1].sum(axis=1).max())
     if longest + new > positions and not (keep and alone):
+        fewer = f" or ask for at most {positions - longest} new tokens" if longest < positions else ""
         slides = "; sliding_context lets a text go on" if causal and alone else ""
         raise ConfigError(
             f"The longest prompt has {longest} tokens; with max_new_tokens={new} that exceeds the model's {positions} "
-            f"positions. Shorten the prompt or ask for at most {max(positions - longest, 0)} new tokens{slides}."
+            f"positions. Shorten the prompt{fewer}{slides}."
         )
     return window

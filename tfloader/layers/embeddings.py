@@ -87,9 +87,10 @@ class PositionEmbedding(keras.layers.Layer):
         table = ops.cast(self.embeddings, self.compute_dtype)
         length, positions = x.shape[1], self.input_dim ** (1 if self.hierarchical is None else 2)
         if position_ids is None and length is not None and length > positions:
+            more = "" if self.hierarchical else ", or load the model with hierarchical_position=True, if its family can"
             raise DataError(
                 f"{self.name}: texts of {length} tokens, but the model has {positions} positions. Give the tokenizer "
-                f"max_length={positions}, divide the texts, or load the model with hierarchical_position=True."
+                f"max_length={positions} or divide the texts{more}."
             )
         if position_ids is None and self.hierarchical is None:
             return x + table[: ops.shape(x)[1]]

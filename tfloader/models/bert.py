@@ -96,9 +96,10 @@ class SingleStack(Transformer):
     def embed_positions(self, x: Any, position_ids: Any) -> Any:
         most = self.config.max_position_embeddings
         if not self.hierarchical_position and position_ids is None and most and (self.sequence_length or 0) > most:
+            more = f", or hierarchical_position=True, with which they serve {most**2}"
             raise ConfigError(
-                f"sequence_length={self.sequence_length}, but this model has {most} positions. Give at most that, or "
-                f"hierarchical_position=True, with which they serve {most**2}."
+                f"sequence_length={self.sequence_length}, but this model has {most} positions. Give at most that"
+                f"{'' if 'hierarchical_position' in self.refuses else more}."
             )
         layer = self.layer(
             "Embedding-Position",

@@ -20,7 +20,14 @@ from tfloader.errors import CheckpointError, ConfigError, TokenizerError, Weight
 from tfloader.models.families import FAMILIES, families_meant
 from tfloader.models.transformer import Transformer
 from tfloader.models.vocabulary import VocabularyCut
-from tfloader.naming import detect_release, find_config, read_config, shapes_of, uncut_vocab_size_beside
+from tfloader.naming import (
+    detect_release,
+    find_config,
+    read_config,
+    read_raw_config,
+    shapes_of,
+    uncut_vocab_size_beside,
+)
 from tfloader.naming.reading import has_config, release_of_config
 from tfloader.naming.renamed import RenamedCheckpoint
 from tfloader.naming.writing import (
@@ -209,8 +216,10 @@ def _built(
     checkpoint = None if path is None else open_checkpoint(path)
     if checkpoint is not None and rename:
         checkpoint = RenamedCheckpoint(checkpoint, rename)
-    if config is None and {"vocab_size", "hidden_size"} <= options.keys() and not has_config(checkpoint):
-        config = {}  # all of it are keywords, as bert4keras allows
+    # All of a config file's keys as keywords, as bert4keras allows; their words are then the file's.
+    whole = config is None and {"vocab_size", "hidden_size"} <= options.keys()
+    if whole and not has_config(checkpoint):
+        config = {}
     release = (
         release_of_config(config, families) if checkpoint is None else detect_release(checkpoint, families, config)
     )
@@ -219,6 +228,10 @@ def _built(
             f"model={model!r}, but the checkpoint is a {release.title} one: pass model={release.family!r}."
         )
     family = FAMILIES[release.family] if model is None or isinstance(model, str) else model
+    if whole:
+        beside = read_raw_config(find_config(folder_of(checkpoint.path), release)) if config is None else {}
+        knows = release.dialect_for(options, "the given config").knows
+        config = beside | {name: options.pop(name) for name in [*options] if knows(name)}
     overrides, builder = split_options(family, {**preset, **options})
     if application is not None:
         overrides["application"] = application

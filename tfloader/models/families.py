@@ -63,6 +63,7 @@ def families_meant(model: str | type[Transformer] | None) -> tuple[tuple[str, ..
     if not meant:
         known = dict.fromkeys(alias for aliases in names.values() for alias in aliases)
         raise ConfigError(
-            f"Unknown model {model!r}{did_you_mean(model, known)}; there are {', '.join(known)}. See register_family."
+            f"Unknown model {model!r}{did_you_mean(model, known) or '.'} There are {', '.join(known)}. "
+            "See register_family."
         )
     return tuple(meant), {name: value for options in meant.values() for name, value in options.items()}

@@ -109,6 +109,11 @@ class Dialect:
     def is_harmless(self, key: str) -> bool:
         return any(re.fullmatch(pattern, key) for pattern in self.harmless)
 
+    def knows(self, key: str) -> bool:
+        """Whether a file may have this key."""
+        translated = {name for item in self.keys for name in item.names}
+        return key in translated or key in self.only or key == "model_type" or self.is_harmless(key)
+
     def missing(self, raw: Mapping[str, Any]) -> int:
         """How many of the keys that this dialect needs a file lacks."""
         return sum(key.default is REQUIRED and not set(key.names) & set(raw) for key in self.keys)
@@ -175,7 +180,8 @@ class Dialect:
                 if key.ours in given:
                     fields[key.ours] = given[key.ours]
                 else:
-                    problems.append(f"{reason} (or give {key.ours}=...)")
+                    words = "; there 'gelu' is the exact one, 'gelu_tanh' the other" if key.ours == "hidden_act" else ""
+                    problems.append(f"{reason} (or give {key.ours}=...{words})")
         return fields, problems
 
     def _refused(self, raw: Mapping[str, Any], ignore: Collection[str]) -> Iterator[str]:

@@ -67,13 +67,14 @@ class TokenBatch(NamedTuple):
 
     def _check_length(self, layer: Any) -> None:
         rows: Any = getattr(layer, "input_dim", None)
-        positions = rows if getattr(layer, "hierarchical", None) is None else rows**2
+        squared = getattr(layer, "hierarchical", None) is not None
+        positions = rows**2 if squared else rows
         lengths = self.attention_mask.sum(axis=1)
         if positions is not None and (width := self.input_ids.shape[1]) > positions:
+            more = "" if squared else ", or load the model with hierarchical_position=True, if its family can"
             raise DataError(
                 f"texts[{lengths.argmax()}] has {lengths.max()} tokens and rows have {width}, but the model has "
-                f"{positions} positions. Give the tokenizer max_length={positions}, divide the text, or load the model "
-                "with hierarchical_position=True."
+                f"{positions} positions. Give the tokenizer max_length={positions} or divide the text{more}."
             )
 
 

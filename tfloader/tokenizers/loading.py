@@ -14,6 +14,7 @@ from typing import Any
 
 from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
+from tfloader.checkpoints.opening import missing
 from tfloader.errors import CheckpointError, SegmentationError, TokenizerError, listing
 from tfloader.files import MAX_TEXT_BYTES, read_json
 from tfloader.naming.reading import detect_release
@@ -105,10 +106,9 @@ def _place(path: str) -> tuple[str, str | None]:
     if os.path.isdir(path):
         return path, None
     folder, name = os.path.split(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise TokenizerError(f"{path}: neither a folder nor a file in one. Check the path.")
-    if not os.path.isfile(path) and not any(other.startswith(name + ".") for other in os.listdir(folder)):
-        raise TokenizerError(f"{path}: no such file or checkpoint. Its folder holds: {_shown(os.listdir(folder))}.")
+    beside = os.listdir(folder) if os.path.isdir(folder) else []
+    if not os.path.isfile(path) and not any(other.startswith(name + ".") for other in beside):
+        raise TokenizerError(missing(path))
     return folder, name
 
 
