@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     keras.utils.set_random_seed(1)
 
     if options.model is None:
-        lines = options.data.read_text(encoding="utf-8").splitlines()
+        lines = options.data.read_text(encoding="utf-8").split("\n")
         texts = [text for line in lines if len(text := line.split("\t")[-1].strip()) >= 10]
         print(f"A new model learns from {len(texts)} texts and is saved in {options.output}", flush=True)
         train(texts, options.output, options.epochs, options.batch_size)

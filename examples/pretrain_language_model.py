@@ -53,7 +53,7 @@ def form_of(kind: str, poem: str) -> str:
 
 def read_poems(path: Path) -> list[tuple[str, str, str, str]]:
     """(form, title, author, poem) of each line that is whole: no colon or quotation, no doubled punctuation."""
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
     whole = [row for row in rows if not re.search("[：《》]|[，。？！；、]{2}", row[3]) and row[3].endswith("。")]
     return [(form_of(kind, poem), title, author, poem) for kind, title, author, poem in whole]
 

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--file", type=Path, help="a text file with one sentence a line, in their place")
     parser.add_argument("--model", type=Path, help="folder of a BERT sentence encoder")
     options = parser.parse_args(argv)
-    lines = options.file.read_text(encoding="utf-8").splitlines() if options.file else options.sentences
+    lines = options.file.read_text(encoding="utf-8").split("\n") if options.file else options.sentences
     sentences = [line.strip() for line in lines if line.strip()]
 
     folder = options.model or packaged_model()

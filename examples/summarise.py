@@ -39,7 +39,7 @@ SMALL = {
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
     """(text, title) of each line."""
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     wrong = [number for number, row in enumerate(rows, 1) if len(row) not in (2, 4)]
     if wrong:
         raise SystemExit(f"{path}: {len(wrong)} lines have neither 2 nor 4 columns, the first is line {wrong[0]}.")

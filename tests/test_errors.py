@@ -54,3 +54,9 @@ def test_every_exception_of_tfloader_is_a_tfloader_error():
 def test_a_message_can_be_printed_whatever_name_it_holds():
     for kind in (tfloader.ConfigError, FileError):
         assert str(kind("half: \ud800, whole: 中")) == "half: \\ud800, whole: 中"
+
+
+def test_a_list_of_problems_is_short_whatever_files_hold():
+    told = tfloader.errors.listing([f"line {number}: {'x' * 10**6}: repeated" for number in range(50)])
+    assert len(told) < 10**5 and told.count(": repeated") == 20 and told.endswith("and 30 more")
+    assert tfloader.errors.listing(["x" * 4000]) == "  - " + "x" * 4000

@@ -211,7 +211,7 @@ def test_what_may_not_be_replaced_is_refused_before_anything_is_written(folder):
         write_new(folder)
     with pytest.raises(CheckpointError, match="Directory not empty"), staged(folder, CheckpointError, 0, only_new):
         raise AssertionError
-    with pytest.raises(CheckpointError, match="Not a directory"):
+    with pytest.raises(CheckpointError, match="it is a file, not a folder"):
         write_new(folder / "mine")
     with pytest.raises(CheckpointError, match="File exists"):
         write_new(folder / "mine" / "deeper")

@@ -70,9 +70,13 @@ class GenerationError(TfloaderError):
 
 
 def listing(problems: Iterable[str], limit: int = 20) -> str:
-    """Formats problems one a line, the first `limit` of them, with a count of the rest."""
+    """Formats problems one a line, the first `limit` of them, with a count of the rest.
+
+    What files hold may be of any length, so the middle of an absurdly long problem is left out.
+    """
     problems = list(problems)
-    lines = [f"  - {problem}" for problem in problems[:limit]]
+    shown = (text if len(text) <= 4000 else f"{text[:2000]} ... {text[-1000:]}" for text in problems[:limit])
+    lines = [f"  - {problem}" for problem in shown]
     if len(problems) > limit:
         lines.append(f"  ... and {len(problems) - limit} more")
     return "\n".join(lines)

@@ -71,7 +71,7 @@ def staged(
         return
     try:
         if os.path.lexists(folder) and not os.path.isdir(folder):
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            raise OSError(errno.ENOTDIR, "it is a file, not a folder")
         parent, name = os.path.split(folder)
         os.makedirs(parent, exist_ok=True)
         _remove_leftovers(parent, name)

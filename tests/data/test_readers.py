@@ -80,6 +80,8 @@ def test_rows_of_csv_are_named_by_the_line_where_they_begin(write):
         read_csv(write('a,b\n"x\ny",1\nz\n'))
     with pytest.raises(DataError, match="line 2: not CSV by RFC 4180"):
         read_csv(write('a,b\n"x"y,1\n'))
+    with pytest.raises(DataError, match=r"field larger .* csv\.field_size_limit, or use read_tsv"):
+        read_csv(write(f'a,b\n"{"x" * 200_000}",1\n'))
 
 
 def test_a_column_that_comes_twice_is_refused(write):

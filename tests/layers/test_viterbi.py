@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -162,3 +163,8 @@ def test_names_that_no_scheme_has_are_refused_together():
     with pytest.raises(ConfigError) as error:
         tag_constraints(["O", "PER-B", "B-X", "B-X", ""])
     assert "'PER-B'" in str(error.value) and "'B-X' twice" in str(error.value) and "''" in str(error.value)
+
+
+def test_a_keras_tensor_is_sent_to_the_layers_that_decode_in_a_model():
+    with pytest.raises(ConfigError, match=r"Keras tensor\. In a model, `decode` of the CRF or MEMM"):
+        viterbi_decode(keras.Input((None, 3)), np.zeros((3, 3)))

@@ -67,7 +67,8 @@ def read_csv(
         except StopIteration:
             return
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not CSV by RFC 4180: {error}.") from None
+            more = " Raise it with csv.field_size_limit, or use read_tsv." if "limit" in str(error) else ""
+            raise DataError(f"{path}, line {reader.line_num}: not CSV by RFC 4180: {error}.{more}") from None
 
     return _table(path, rows(), columns)
 

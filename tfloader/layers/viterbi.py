@@ -39,6 +39,8 @@ def viterbi_decode(
     Raises:
         ConfigError: shapes or tag ids do not fit together.
     """
+    if isinstance(emissions, keras.KerasTensor):
+        raise ConfigError("emissions: found a Keras tensor. In a model, `decode` of the CRF or MEMM gives the tags.")
     emissions, transitions = as_float32(padded(emissions)), as_float32(transitions)
     start, end, follow = constraint_scores(emissions.shape, transitions.shape, starts, ends, forbidden)
     if mask is not None:
