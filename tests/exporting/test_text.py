@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 import tfloader
 from tests.conftest import CHECKPOINTS, FIXTURES
@@ -185,6 +186,19 @@ def test_marks_that_would_have_to_be_sorted_are_an_error_and_others_are_not():
         function(strings(["a" + high + low]))
 
 
+@each_kind
+def test_tokens_that_are_kept_whole_are_so_in_a_graph(kind):
+    added = ["<x>", "中国人", "[MASK]2", "a c"]
+    made = tokenizer_with(**KINDS[kind], special_tokens=True, added_tokens=added)
+    function = tf.function(WordPieceInGraph(made), autograph=False)
+    texts = ["a[MASK]b [mask]", "[MASK]2[MASK][MASK]", "un<x>aff<X>able", "ΑΣ[SEP]Σ [UNK]zz", "中国人中国[PAD]"]
+    texts += ["a c ca c", "\U0010f000the\U0010f001 [CLS]\u0301", ""]
+    assert made.encode(texts[1])[0][1:-1] == [made.token_to_id(each) for each in ("[MASK]2", "[MASK]", "[MASK]")]
+    for text in texts:
+        check(function, made([text]), [text])
+    check(function, made(texts), texts)
+
+
 def test_bytes_that_are_no_text_are_an_error():
     with pytest.raises(tf.errors.InvalidArgumentError):
         compiled("uncased")[0](tf.constant([b"a\xff"]))
@@ -200,7 +214,9 @@ def test_no_texts_at_all():
     [
         (lambda: tokenizer_with(pre_tokenize=str.split), "pre_tokenize"),
         (lambda: tokenizer_with(token_translate={"a": "b"}), "token_translate"),
-        (lambda: tokenizer_with(special_tokens=True), "special tokens"),
+        (lambda: tokenizer_with(added_tokens=[AddedToken("the", single_word=True)]), "single_word"),
+        (lambda: tokenizer_with(added_tokens=["<a", "a>"]), "overlap"),
+        (lambda: tokenizer_with(added_tokens=[f"<{i}>" for i in range(4000)]), "too many"),
         (lambda: tokenizer_with(token_pad="[NONE]"), "no padding token"),
         (lambda: tfloader.load_tokenizer(CHECKPOINTS / "hf_t5_v11"), "this is a SpTokenizer"),
     ],

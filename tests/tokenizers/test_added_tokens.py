@@ -15,6 +15,7 @@ TEXTS = ["[speaker1]你好", "[SPEAKER1] go [MASK]", "go <n> s going", "ing goin
 PLAIN = [[8, 10, 11, 9, 19, 20], [8, 10, 11, 9, 15, 4], [15, 12, 13, 14, 17, 15, 16]]
 WHOLE = [[5, 19, 20], PLAIN[1], PLAIN[2], [7, 15, 16, 12, 13, 14, 1, 5, 1]]
 NORMALIZED = [WHOLE[0], [5, 15, 4], *WHOLE[2:]]
+QUICK = [88, 99, 103, 94, 85]
 SPLIT = [PLAIN[0], [8, 10, 11, 9, 15, 8, 22, 9], PLAIN[2], [7, 15, 16, 12, 13, 14, 1, 8, 10, 11, 9, 1]]
 
 
@@ -81,6 +82,100 @@ def test_wordpiece_keeps_declared_tokens_whole_as_transformers_does_also_after_s
     tokenizer.save(tmp_path / "saved")
     for again in (load_tokenizer(tmp_path / "saved"), load_tokenizer(tmp_path / "saved" / "tokenizer.json")):
         assert [again.encode(text)[0][1:-1] for text in TEXTS] == expected
+
+
+PLACED = options("<y>", normalized=True)
+BERT = {"config.json": {"model_type": "bert", "vocab_size": 30}}
+UNDECLARED = {
+    "Google's": ({}, [[8, 22, 9, 19, 8, 1, 9, 15], [8, 22, 9, 15], [12, 1, 14, 15, 12, 1, 14]]),
+    "config.json": (BERT, [[4, 19, 3, 15], [8, 22, 9, 15], [12, 1, 14, 15, 12, 1, 14]]),
+    "mask with options": (
+        {"tokenizer_config.json": {"mask_token": options("[MASK]", lstrip=True, normalized=True)}},
+        [[4, 19, 3, 15], [4, 15], [12, 1, 14, 15, 12, 1, 14]],
+    ),
+    "beyond, decoder": (
+        {"tokenizer_config.json": {"added_tokens_decoder": {"24": PLACED}}},
+        [[4, 19, 3, 15], [8, 22, 9, 15], [24, 15, 24]],
+    ),
+    "beyond, added_tokens.json": (
+        {**BERT, "added_tokens.json": {"<z>": 25, "<y>": 24}},
+        [[4, 19, 3, 15], [8, 22, 9, 15], [24, 15, 24]],
+    ),
+    "beyond, a role": (
+        {"tokenizer_config.json": {"mask_token": "<y>", "added_tokens_decoder": {"24": options("<y>", special=True)}}},
+        [[8, 22, 9, 19, 3, 15], [8, 22, 9, 15], [24, 15, 12, 1, 14]],
+    ),
+}
+
+
+@pytest.mark.parametrize("way", UNDECLARED)
+def test_special_tokens_stay_whole_in_hugging_faces_folders_also_beyond_the_vocabulary(tmp_path, way):
+    files, expected = UNDECLARED[way]
+    texts = ["[MASK]你[SEP] go", "[mask] go", "<y> go <Y>"]
+    made = {**files, "vocab.txt": "\n".join(VOCAB)}
+    if way != "Google's":
+        made["tokenizer_config.json"] = {"do_lower_case": True, **files.get("tokenizer_config.json", {})}
+    tokenizer = load_tokenizer(folder(tmp_path / "here", made))
+    assert [tokenizer.encode(text)[0][1:-1] for text in texts] == expected
+    assert tokenizer.tokens_to_ids(tokenizer.tokenize("<y> [MASK]你")) == tokenizer.encode("<y> [MASK]你")[0]
+    tokenizer.save(tmp_path / "saved")
+    for again in (load_tokenizer(tmp_path / "saved"), load_tokenizer(tmp_path / "saved" / "tokenizer.json")):
+        assert [again.encode(text)[0][1:-1] for text in texts] == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "ids"),
+    [
+        ({}, "a<|endoftext|>b", [64, 50256, 65]),
+        ({"pad_token": "[PAD]", **decoder("50257", "[PAD]", special=True)}, "x[PAD]y", [87, 50257, 88]),
+        ({"split_special_tokens": True}, "<|", [27, 91]),
+    ],
+)
+def test_gpt2s_special_tokens_stay_whole_in_hugging_faces_folders(data, tmp_path, config, text, ids):
+    files = {name: (data / source).read_text("utf-8") for name, source in GPT2_FILES.items()}
+    made = folder(tmp_path, {**files, "config.json": {"model_type": "gpt2"}, "tokenizer_config.json": config})
+    assert load_tokenizer(made).encode(text)[0] == ids
+    for name, source in GPT2_FILES.items():  # OpenAI's own
+        (tmp_path / name).rename(tmp_path / source)
+        (tmp_path / "config.json").unlink(missing_ok=True)
+        (tmp_path / "tokenizer_config.json").unlink(missing_ok=True)
+    assert 50256 not in load_tokenizer(tmp_path).encode("a<|endoftext|>b")[0]
+
+
+GPT2_FILES = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
+
+
+def test_robertas_mask_takes_in_the_space_before_it_as_its_own_program_does(data, tmp_path):
+    """fairseq's fill_mask; the tokenizer.json that is published with roberta-base."""
+    tokens = ("<s>", "</s>", "<pad>", "<unk>", "<mask>")
+    vocab = json.loads((data / "encoder.json").read_text("utf-8")) | {each: 50257 + i for i, each in enumerate(tokens)}
+    files = {"vocab.json": vocab, "merges.txt": (data / "vocab.bpe").read_text("utf-8")}
+    tokenizer = load_tokenizer(folder(tmp_path / "here", {**files, "config.json": {"model_type": "roberta"}}))
+    texts = {"a <mask> b": [64, 50261, 275], "a<mask>b": [64, 50261, 65], "a </s> b": [64, 220, 50258, 275]}
+    tokenizer.save(tmp_path / "saved")
+    for each in (tokenizer, load_tokenizer(tmp_path / "saved")):
+        assert {text: each.encode(text)[0][1:-1] for text in texts} == texts
+
+
+T5_TEXTS = {
+    "the</s> fox": [5, 1, 34],
+    "the <pad><unk> fox": [5, 0, 2, 34],
+    "the <extra_id_0> fox<extra_id_99>": [5, 210, 34, 111],
+    "the <new>the": [5, 211, 5],
+    "quick quicker \u00b2quick quick\u00b2 \u24d0quick": [*(212, 45, 110, 107, 68, 2, 212, 212, 68, 2, 37), *QUICK],
+}
+
+
+def test_t5s_special_tokens_and_added_ones_beyond_its_sentinels(data, tmp_path):
+    config = decoder("211", "<new>")
+    config["added_tokens_decoder"]["212"] = options("quick", single_word=True)
+    (tmp_path / "spiece.model").write_bytes((data / "t5_mesh_v10" / "spiece.model").read_bytes())
+    tokenizer = load_tokenizer(
+        folder(tmp_path, {"tokenizer_config.json": {"tokenizer_class": "T5Tokenizer", **config}})
+    )
+    assert {text: tokenizer.encode(text)[0][:-1] for text in T5_TEXTS} == T5_TEXTS
+    assert tokenizer.vocab_size == 213 and tokenizer.decode([5, 211, 34, 213]) == "the <new> fox"
+    assert tokenizer.offsets("the <new>the")[:-1] == [(0, 3), (4, 9), (9, 12)]
 
 
 def test_the_tokens_of_unknown_words_are_the_words_beside_added_tokens_too(tmp_path):

@@ -18,14 +18,14 @@ from tfloader.tokenizers import JsonTokenizer
 
 NAMES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>", "<x>"]
 VOCAB = {token: id for id, token in enumerate([*NAMES, *"abéÉ<>x/s[]ck", "##a", "##b", "ab", "天", "天天"])}
-TEXTS = ["ab É abba", "a[MASK]b <x> a<x>b", "</s>天天 <s>", "abab" * 9]
+TEXTS = ["ab É abba <y>beyond", "a[MASK]b <x> a<x>b", "</s>天天 <s>", "abab" * 9]
 MODELS = (None, "bert", "gpt2", "gpt2_ml", "roberta", "t5", "electra")
 SIDES = st.sampled_from(["right", "left"])
 TOKENS = st.sampled_from([None, *NAMES[2:]])
 ADDED = st.lists(
     st.builds(
         AddedToken,
-        st.sampled_from(NAMES[2:]),
+        st.sampled_from([*NAMES[2:], "<y>", "beyond"]),
         **dict.fromkeys(("lstrip", "rstrip", "normalized", "special"), st.booleans()),
     ),
     max_size=2,
@@ -113,6 +113,7 @@ def test_every_setting_of_byte_level_bpe_survives(byte_level, model_type, side, 
         {"token_start": "</s>", "token_end": None},
         {"extra_ids": 7, "special_tokens": True},
         {"added_tokens": ["<unk>"]},
+        {"added_tokens": ["<y>", AddedToken("beyond", single_word=True, special=True)], "extra_ids": 7},
     ],
 )
 def test_every_setting_of_sentencepiece_survives(data, model_type, options):

@@ -312,7 +312,11 @@ def _with(**config):
         (_with(additional_special_tokens=["<new>"]), r"not among the 9 .*\n.*'<new>'"),
         (_with(added_tokens_decoder={"3": {"content": "[MASK]"}}), r"'\[MASK\]': 3, but found 4"),
         (_with(added_tokens_decoder=[1]), "added_tokens_decoder must be of the type dict"),
-        (JUST_VOCAB | {"added_tokens.json": {"<new>": 9}}, "not among the 9 "),
+        (JUST_VOCAB | {"added_tokens.json": {"<new>": 12}}, "'<new>': 12, but found 9"),
+        (
+            JUST_VOCAB | {"added_tokens.json": {"<new>": 9}, "config.json": {"model_type": "bert", "vocab_size": 9}},
+            "vocab_size 9, so no rows for the ids:\n.*'<new>': 9",
+        ),
         (JUST_VOCAB | {"tokenizer_config.json": '{"a": 1, "a": 2}'}, "comes more than once"),
         (JUST_VOCAB | {"tokenizer_config.json": "[" * 100000}, "nested too deeply|not valid JSON"),
         (JUST_VOCAB | {"config.json": {"model_type": ["t5"]}}, "family must be a string"),

@@ -7,6 +7,8 @@ character that there is and laid down in tables; here is only what joins charact
 from __future__ import annotations
 
 import functools
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,15 +29,32 @@ def reasons_against(tokenizer: Any) -> list[str]:
     """Why a tokenizer cannot be laid down exactly in a graph; empty if it can."""
     if type(tokenizer) is not Tokenizer:
         return [f"only WordPiece (tfloader.Tokenizer) can; this is a {type(tokenizer).__name__}"]
+    whole = whole_tokens(tokenizer)
+    pairs = itertools.permutations((token.content for token in whole), 2)
     reasons = {
         "pre_tokenize is a Python function": tokenizer._pre_tokenize,
         "token_translate is not part of WordPiece": tokenizer._translate,
-        "special_tokens=True keeps special tokens in a text whole": tokenizer.keeps_special_tokens,
-        "added_tokens are kept whole": tokenizer.added_tokens,
+        "added tokens have options (lstrip, rstrip, single_word, normalized)": any(
+            token.lstrip or token.rstrip or token.single_word or token.normalized for token in whole
+        ),
+        "added tokens may overlap in a text": any(overlap(*pair) for pair in pairs),
+        "there are too many added tokens": len(whole) > len(STAND_INS),
+        "the vocabulary has private characters": max("".join(tokenizer._vocab)) >= chr(STAND_INS[0]),
         "padding_side='left'": tokenizer.padding_side == "left",
         "it has no padding token": tokenizer.pad_token_id is None,
     }
     return [reason for reason, found in reasons.items() if found]
+
+
+def whole_tokens(tokenizer: Tokenizer) -> list[Any]:
+    """The tokens that are kept whole in a text, the longest first."""
+    tokens = tokenizer._rust.get_added_tokens_decoder()
+    return sorted((tokens[id] for id in tokenizer._whole), key=lambda token: -len(token.content))
+
+
+def overlap(first: str, second: str) -> bool:
+    """Whether an end of the first is a beginning of the second, so that a text may hold both in part."""
+    return any(first.endswith(second[:size]) for size in range(1, min(len(first), len(second))))
 
 
 class WordPieceInGraph(tf.Module):
@@ -51,11 +70,16 @@ class WordPieceInGraph(tf.Module):
         super().__init__()
         self.tokenizer, self.limit, self.truncate = tokenizer, limit, truncate
         self.normal = Replacements(each_character(tokenizer._rust.normalizer.normalize_str))
-        self.kinds = Ranges(kinds(tokenizer.tokenize_chinese_chars))
+        # Each token that is kept whole is one character while a text is split; such that a text has become another.
+        whole = dict(zip(map(chr, STAND_INS), (token.content for token in whole_tokens(tokenizer)), strict=False))
+        self.stand_ins = [(f"[{chr(STAND_INS[0])}-{chr(STAND_INS[-1])}]", chr(NOBODY))] if whole else []
+        self.stand_ins += [(re.escape(token), character) for character, token in whole.items()]
+        self.kinds = Ranges(kinds(tokenizer.tokenize_chinese_chars, len(whole)))
         self.cases = Ranges(cases()) if tokenizer.do_lower_case else None
         strips = tokenizer.do_lower_case if tokenizer.strip_accents is None else tokenizer.strip_accents
         self.marks = Ranges(mark_ranks()) if strips else None
-        pieces = list(tokenizer._vocab.items())
+        ids = {character: tokenizer.token_to_id(token) for character, token in whole.items()}
+        pieces = [*tokenizer._vocab.items(), *ids.items()]
         self.longest = min(max(len(piece) for piece, _ in pieces), tokenizer.word_maxlen)
         self.table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(
@@ -66,6 +90,8 @@ class WordPieceInGraph(tf.Module):
 
     def __call__(self, texts: Any) -> tuple[Any, Any]:
         """Strings [batch], UTF-8 -> (ids, mask), int32 [batch, length], as calling the tokenizer gives them."""
+        for pattern, stand_in in self.stand_ins:
+            texts = tf.strings.regex_replace(texts, pattern, stand_in)
         start, end = (
             tf.tile(tf.constant([self.tokenizer.tokens_to_ids(tokens)], tf.int32), [tf.size(texts), 1])
             for tokens in (self.tokenizer._start, self.tokenizer._end)
@@ -218,6 +244,7 @@ CHARACTERS = 0x110000
 # Where Unicode has characters; all others are unassigned or private, and no rule has anything to say of them.
 INHABITED = (range(0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000))
 POINTS = [point for region in INHABITED for point in region]
+STAND_INS, NOBODY = range(0x10F000, 0x10FF00), 0x10FFFD  # private characters, of which no vocabulary has any
 SEPARATOR = "0"  # which no rule changes or drops
 CHUNK = 4096
 
@@ -244,9 +271,10 @@ def matching(pattern: str) -> np.ndarray:
 
 
 @functools.cache
-def kinds(chinese_apart: bool) -> np.ndarray:
+def kinds(chinese_apart: bool, stand_ins: int = 0) -> np.ndarray:
     """Whether a character is a part of a word, blank, or a word of its own."""
     single = matching(f"[{CJK_RANGES}]|{PUNCTUATION}" if chinese_apart else PUNCTUATION)
+    single[STAND_INS.start : STAND_INS.start + stand_ins] = True
     return np.where(matching(SPACE), BLANK, np.where(single, SINGLE, WORD))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from tfloader.errors import TokenizerError, listing
 from tfloader.files import read_json, show
-from tfloader.tokenizers.settings import Settings, specials, typed
+from tfloader.tokenizers.settings import ROLES, Settings, specials, typed
 
 OPTIONS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
@@ -17,7 +18,7 @@ class Declared(NamedTuple):
     """The added tokens of a folder.
 
     Attributes:
-        tokens: content -> tokenizers.AddedToken.
+        tokens: content -> tokenizers.AddedToken, those with an id last and in its order.
         bare: those that stand there without options, so that tokenizer.json may have some for them.
         ids: the ids that the folder states, each with its token.
     """
@@ -50,7 +51,11 @@ def declared(folder: str, names: Collection[str], config: Settings) -> Declared:
         roles = specials(config).values()
         for token, id in read_json(os.path.join(folder, "added_tokens.json"), TokenizerError).items():
             declare("added_tokens.json", token, id, special=token in roles)
-    return found
+    for key in (f"{role}_token" for role in ROLES):
+        if isinstance(config.get(key), Mapping):
+            declare(key, config[key], special=True)
+    places = {content: id for id, content in found.ids if isinstance(id, int)}
+    return found._replace(tokens=dict(sorted(found.tokens.items(), key=lambda item: places.get(item[0], -1))))
 
 
 def added_token(token: Any, where: str = "added_tokens") -> Any:
@@ -73,6 +78,28 @@ def added_token(token: Any, where: str = "added_tokens") -> Any:
     if isinstance(token, AddedToken):
         return token
     raise TokenizerError(f"{where}: expected strings or tokenizers.AddedToken, found {type(token).__name__}.")
+
+
+def check_beyond(where: str, declared: Declared, beyond: Mapping[str, int], vocab_size: Any) -> None:
+    """Refuses tokens beyond a vocabulary if nothing states their ids, or if the model has no rows for them.
+
+    Args:
+        beyond: the tokens, each with its id.
+        vocab_size: of the folder's model, None where the folder does not say.
+    """
+    stated = {content for _, content in declared.ids}
+    if missing := [show(content) for content in beyond if content not in stated]:
+        raise TokenizerError(
+            f"{where}: tokens were added that are not among the {min(beyond.values())} of the vocabulary, and no id is "
+            f"stated for them:\n{listing(missing)}\n"
+            "Put them into the vocabulary file, or give the path of tokenizer.json if there is one."
+        )
+    most = vocab_size if isinstance(vocab_size, int) else math.inf
+    if high := [f"{show(content)}: {id}" for content, id in beyond.items() if id >= most]:
+        raise TokenizerError(
+            f"{where}: tokens were added beyond the vocabulary, but the model of config.json has vocab_size {most}, so "
+            f"no rows for the ids:\n{listing(high)}\nTake the model that was trained with them, or remove them."
+        )
 
 
 def check_ids(where: str, stated: Collection[tuple[Any, str]], find: Callable[[str], int | None]) -> None:

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tfloader.errors import TokenizerError, listing
-from tfloader.files import TOKENIZER_FILES, json_bytes, show, write_files
+from tfloader.errors import TokenizerError
+from tfloader.files import TOKENIZER_FILES, json_bytes, write_files
 from tfloader.tokenizers.added import added_token
 from tfloader.tokenizers.batches import TokenBatch, fitted, padded_length, stack
 from tfloader.tokenizers.bounds import checked
@@ -59,6 +59,7 @@ class BaseTokenizer:
 
     _pre_tokenize: Callable[[str], Iterable[str]] | None = None
     _translate: Mapping[str, str] = {}  # tokens to be replaced by others after splitting
+    _beyond: Mapping[str, int] = {}  # added tokens that the vocabulary itself lacks
 
     def __init__(
         self, special_tokens: Mapping[str, str], token_start: str | None = None, token_end: str | None = None
@@ -73,11 +74,10 @@ class BaseTokenizer:
         states = (token.__getstate__() for token in map(added_token, added_tokens))
         made = (added_token({**each, "special": each["special"] or each["content"] in roles}) for each in states)
         self.added_tokens = {token.content: token for token in made}
-        if missing := [show(content) for content in self.added_tokens if self._find(content) is None]:
-            raise TokenizerError(
-                f"Tokens were added that are not among the {self.vocab_size} of the vocabulary:\n{listing(missing)}\n"
-                "Put them into the vocabulary file, or give the path of tokenizer.json if there is one."
-            )
+        missing = (content for content in self.added_tokens if self._find(content) is None)
+        more = {content: id for id, content in enumerate(missing, self.vocab_size)}
+        self._beyond = {**self._beyond, **more}
+        self.vocab_size += len(more)
 
     # What a subclass supplies
 

@@ -10,6 +10,7 @@ from typing import Any
 from tfloader.border import public
 from tfloader.errors import TokenizerError
 from tfloader.files import MAX_TEXT_BYTES, read_json, read_text
+from tfloader.tokenizers.added import added_token
 from tfloader.tokenizers.fast import RustTokenizer
 from tfloader.tokenizers.settings import ROLES
 from tfloader.tokenizers.vocabulary import tokens_by_id
@@ -25,8 +26,8 @@ class BytePairTokenizer(RustTokenizer):
         merges: pairs of tokens in the order in which they are merged, or the path of their file.
         token_start, token_end: tokens put around a text (RoBERTa: "<s>" and "</s>"); GPT-2 has none.
         tokens: the token of each role ("bos", "eos", "unk", "pad", ...) that the model has.
-        added_tokens: tokens of the vocabulary that are kept whole wherever they stand in a text, as strings or as
-            tokenizers.AddedToken; special ones of the latter only with `special_tokens`.
+        added_tokens: tokens that are kept whole wherever they stand in a text, as strings or as tokenizers.AddedToken;
+            special ones of the latter only with `special_tokens`. What the vocabulary lacks gets the next ids.
         special_tokens: keeps special tokens that stand in a text whole, as Hugging Face does. OpenAI's encoder takes
             "<|endoftext|>" for text like any other, and so do we unless asked.
 
@@ -52,8 +53,10 @@ class BytePairTokenizer(RustTokenizer):
         self._tokens = tokens_by_id(self._vocab, name)
         if tokens is None:
             tokens = {role: END_OF_TEXT for role in ("bos", "eos") if END_OF_TEXT in self._vocab}
+        added_tokens = [*map(added_token, added_tokens)]
+        known = {*self._vocab, *(token.content for token in added_tokens)}
         for token in (token_start, token_end, *tokens.values()):
-            if token is not None and token not in self._vocab:
+            if token is not None and token not in known:
                 raise TokenizerError(f"{name}: the special token {token!r} is not in the vocabulary.")
         super().__init__(tokens, token_start, token_end)
         if token_start is not None and token_end is not None:  # RoBERTa's pairs

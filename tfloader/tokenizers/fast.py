@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfloader.errors import TokenizerError
-from tfloader.files import parse_json, read_text
+from tfloader.errors import TokenizerError, listing
+from tfloader.files import parse_json, read_text, show
 from tfloader.tokenizers.added import check_ids
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
 from tfloader.tokenizers.bounds import border, check_cost
@@ -43,6 +43,12 @@ class RustTokenizer(BaseTokenizer):
         """Adds tokens and the roles' to those that stand in a text whole, or do not if they are special."""
         self._adopt(added_tokens)
         self._rust.add_tokens([*self.added_tokens.values()])
+        if wrong := [show(token) for token, id in self._beyond.items() if self._rust.token_to_id(token) != id]:
+            raise TokenizerError(
+                f"added_tokens: the vocabulary has gaps, so that the ids of others are not certain:\n{listing(wrong)}\n"
+                "Give a vocabulary with the ids 0, 1, 2, ..., or one that holds these tokens."
+            )
+        self._tokens |= {id: token for token, id in self._beyond.items()}
         known = {token.content for token in self._rust.get_added_tokens_decoder().values()}
         self._rust.add_special_tokens(sorted(set(self.special_tokens.values()) - known))
         self._rust.encode_special_tokens = not self.keeps_special_tokens
@@ -50,7 +56,7 @@ class RustTokenizer(BaseTokenizer):
         self._whole = {id: token.content for id, token in added if self.keeps_special_tokens or not token.special}
 
     def _find(self, token: str) -> int | None:
-        return self._vocab.get(token)
+        return self._vocab.get(token, self._beyond.get(token))
 
     def _name(self, index: int) -> str | None:
         return self._tokens.get(index)

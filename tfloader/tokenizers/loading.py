@@ -10,7 +10,6 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
 
 from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
@@ -21,7 +20,7 @@ from tfloader.naming.reading import detect_release
 from tfloader.naming.release import NOTHING_AROUND, TextFormat
 from tfloader.naming.releases import text_format
 from tfloader.staging import finish
-from tfloader.tokenizers.added import Declared, check_ids, declared
+from tfloader.tokenizers.added import Declared, added_token, check_beyond, check_ids, declared
 from tfloader.tokenizers.agreement import check_agreement
 from tfloader.tokenizers.base import BaseTokenizer
 from tfloader.tokenizers.bounds import MOST, WORD
@@ -50,6 +49,10 @@ ACCEPTED = (
     "spiece.model or another *.model (SentencePiece)",
     "tokenizer.json",
 )
+# Files, and keys of config.json, that transformers writes. It keeps special tokens in a text whole, while the programs
+# that published the others take them for text.
+HUGGING_FACE = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"}
+HUGGING_FACE |= {"architectures", "model_type", "transformers_version"}
 CASED = re.compile(r"(##)?[A-Za-z]*[A-Z][A-Za-z]*")
 CHINESE_WORD = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]{2,}")
 
@@ -78,8 +81,9 @@ def load_tokenizer(
     finish(folder, TokenizerError)
     names = sorted(os.listdir(folder))
     config = read_settings(folder, names)
-    if family is None and "config.json" in names:
-        family = read_json(os.path.join(folder, "config.json"), TokenizerError).get("model_type")
+    of_model = read_json(os.path.join(folder, "config.json"), TokenizerError) if "config.json" in names else {}
+    if family is None:
+        family = of_model.get("model_type")
     if family is None and any(item.endswith(".index") for item in names):
         # GPT2_ML's config file does not say it, but the names in its checkpoint do.
         with contextlib.suppress(CheckpointError), open_checkpoint(folder) as checkpoint:
@@ -90,8 +94,11 @@ def load_tokenizer(
     options = {} if pre_tokenize is None else {"pre_tokenize": pre_tokenize}
     if options and kind is not _wordpiece:
         raise TokenizerError(f"{folder}: pre_tokenize is for WordPiece vocabularies; here is {' + '.join(files)}.")
+    if "token_start" not in config and (HUGGING_FACE.intersection(names) or HUGGING_FACE.intersection(of_model)):
+        config.setdefault("split_special_tokens", False)
     added = declared(folder, names, config)
     tokenizer = kind(*(os.path.join(folder, file) for file in files), config, family, added, **options)
+    check_beyond(folder, added, tokenizer._beyond, of_model.get("vocab_size"))
     check_ids(folder, added.ids, tokenizer._find)
     if "tokenizer.json" in names and name not in files and not options:
         check_agreement(tokenizer, folder, names, flag(config, "split_special_tokens", False))
@@ -169,11 +176,6 @@ def _shown(names: Collection[str]) -> str:
 # The kinds
 
 
-def _keeps_special(config: Settings, added: Collection[Any]) -> bool:
-    """As in transformers where a folder adds tokens; the original programs took special tokens in a text for text."""
-    return not flag(config, "split_special_tokens", not added)
-
-
 def _wordpiece(
     path: str,
     config: Settings,
@@ -209,10 +211,11 @@ def _wordpiece(
         word_maxlen=number(config, WORD, 200, MOST),
         strip_accents=flag(config, "strip_accents", beside.get("strip_accents")),
         tokenize_chinese_chars=by_character,
-        special_tokens=_keeps_special(config, added.tokens),
+        special_tokens=not flag(config, "split_special_tokens", True),
+        added_tokens=added.tokens.values(),
     )
     for role in ("bos", "eos"):
-        if (token := special(config, role, None)) is not None and token not in vocab:
+        if (token := special(config, role, None)) is not None and tokenizer._find(token) is None:
             raise TokenizerError(f"{path}: {role}_token={token!r} of the config is not in the vocabulary.")
         tokenizer.special_tokens |= {role: token} if token is not None else {}
     tokenizer._add(added.tokens.values())
@@ -233,16 +236,22 @@ def _bytepair(vocab: str, merges: str, config: Settings, family: str | None, add
     formats = (text_format(family), text_format(class_name(config)))
     own = next((item for item in formats if item.tokens), TextFormat(None, None))
     tokens = own.tokens or {"bos": END_OF_TEXT, "eos": END_OF_TEXT}
+    known = {*known, *added.tokens}
     tokens = {role: token for role, token in tokens.items() if token in known and f"{role}_token" not in config}
     tokens |= specials(config)
     usual = (None if role is None else tokens.get(role, own.tokens[role]) for role in (own.start, own.end))
+    kept = dict(added.tokens)
+    if (
+        own.start and "mask" in tokens and "token_start" not in config
+    ):  # RoBERTa's own program takes the space before its mask away
+        kept.setdefault(tokens["mask"], added_token({"content": tokens["mask"], "lstrip": True, "normalized": False}))
     return BytePairTokenizer(
         vocab,
         merges,
         *around(config, *usual),
         tokens=tokens,
-        special_tokens=_keeps_special(config, added.tokens),
-        added_tokens=added.tokens.values(),
+        special_tokens=not flag(config, "split_special_tokens", True),
+        added_tokens=kept.values(),
     )
 
 
@@ -258,7 +267,8 @@ def _sentencepiece(path: str, config: Settings, family: str | None, added: Decla
             "token_start=..., token_end=...), or give the path of tokenizer.json if there is one."
         )
     for role, token in specials(config).items():
-        if plain.special_tokens.get(role, token) != token or plain._find(token) is None:
+        known = plain._find(token) is not None or token in added.tokens
+        if plain.special_tokens.get(role, token) != token or not known:
             raise TokenizerError(
                 f"{path}: tokenizer_config.json says {role}_token={token!r}; the model has none such. Correct one."
             )
@@ -268,7 +278,7 @@ def _sentencepiece(path: str, config: Settings, family: str | None, added: Decla
         path,
         *around(config, None, plain.special_tokens.get("eos")),
         extra_ids=extra,
-        special_tokens=_keeps_special(config, others),
+        special_tokens=not flag(config, "split_special_tokens", True),
         added_tokens=others,
     )
 

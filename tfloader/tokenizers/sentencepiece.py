@@ -9,7 +9,8 @@ from typing import Any
 
 from tfloader.border import public
 from tfloader.errors import TokenizerError
-from tfloader.files import read_bytes, show
+from tfloader.files import read_bytes
+from tfloader.tokenizers.added import added_token
 from tfloader.tokenizers.base import BaseTokenizer, Offsets
 from tfloader.tokenizers.sequences import as_ids
 
@@ -26,9 +27,9 @@ class SpTokenizer(BaseTokenizer):
         pre_tokenize: a function that splits a text into words, which are then joined by single spaces.
         token_translate: pieces to be replaced by others after splitting, and back before decoding.
         extra_ids: how many sentinels "<extra_id_N>" follow the pieces of the model, counted from the end as T5 does: N
-            has the id `vocab_size - 1 - N`. In a text each is a single token.
-        added_tokens: pieces of the model that are kept whole wherever they stand in a text, as strings or as
-            tokenizers.AddedToken; special ones of the latter only with `special_tokens`.
+            has the id `pieces + extra_ids - 1 - N`. In a text each is a single token.
+        added_tokens: tokens that are kept whole wherever they stand in a text, as strings or as tokenizers.AddedToken;
+            special ones of the latter only with `special_tokens`. What the model lacks gets the next ids.
         special_tokens: keeps the model's other special pieces that stand in a text whole ("</s>"), as Hugging Face
             does. By SentencePiece's rule they are text like any other.
 
@@ -70,14 +71,12 @@ class SpTokenizer(BaseTokenizer):
                     f"{sorted(set(roles.values()))}. Name one of them, or {argument}=None."
                 )
         super().__init__(roles, token_start, token_end)
-        marks = [r"<extra_id_(?:0|[1-9][0-9]*)>"] if extra_ids else []
         self._adopt(added_tokens)
-        if cut := [show(token) for token, options in self.added_tokens.items() if options.single_word]:
-            raise TokenizerError(f"added_tokens: {', '.join(cut)}: single_word is not implemented for SentencePiece.")
-        whole = {token for token, options in self.added_tokens.items() if special_tokens or not options.special}
-        whole.update(roles.values() if special_tokens else ())
-        marks += [re.escape(token) for token in sorted(whole, key=len, reverse=True)]
-        self._marks = re.compile(f"({'|'.join(marks) or '(?!)'})")  # (?!) is nowhere
+        usual = [*(roles.values() if special_tokens else ()), *(f"<extra_id_{i}>" for i in range(extra_ids))]
+        given = {text: token for text, token in self.added_tokens.items() if special_tokens or not token.special}
+        whole = {token: added_token(token) for token in usual} | given
+        self._marks = _finder([*whole.values()])
+        self._whole = dict(enumerate(whole, 1))
 
     @property
     def has_t5_layout(self) -> bool:
@@ -92,53 +91,43 @@ class SpTokenizer(BaseTokenizer):
 
     def _find(self, token: str) -> int | None:
         if (number := sentinel_number(token)) in range(self.extra_ids):
-            return self.vocab_size - 1 - number
+            return self._size + self.extra_ids - 1 - number
         id = self._sp.PieceToId(token)
-        return id if self._sp.IdToPiece(id) == token else None
+        return id if self._sp.IdToPiece(id) == token else self._beyond.get(token)
 
     def _name(self, index: int) -> str | None:
         if index >= self.vocab_size:
             return ""
+        if index >= self._size + self.extra_ids:
+            return [*self._beyond][index - self._size - self.extra_ids]
         if index >= self._size:
-            return f"<extra_id_{self.vocab_size - 1 - index}>"
+            return f"<extra_id_{self._size + self.extra_ids - 1 - index}>"
         return self._sp.IdToPiece(index) if index >= 0 else None
 
     # Text to pieces
 
-    def _split(self, text: str) -> list[str]:
-        """Ordinary text at even places, tokens that are kept whole at odd ones."""
-        parts = self._marks.split(text)
-        joined = [parts[0]]
-        for mark, rest in zip(parts[1::2], parts[2::2], strict=True):
-            if self._find(mark) is None:  # a sentinel beyond the last one is text
-                joined[-1] += mark + rest
-            else:
-                joined += [mark, rest]
-        return joined
+    def _parts(self, text: str) -> list[tuple[str, str | None]]:
+        """A text in parts, and the token of each that is kept whole."""
+        found = self._marks.encode(text, add_special_tokens=False)
+        return [(text[slice(*place)], self._whole.get(id)) for id, place in zip(found.ids, found.offsets, strict=True)]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if self._pre_tokenize or self._translate:
             return [self._pieces(text)[1] for text in texts]
-        split = [self._split(text) for text in texts]
-        plain = iter(self._sp.encode([part for parts in split for part in parts[::2]], out_type=int))
-        rows = []
-        for parts in split:
-            row = next(plain)
-            for mark in parts[1::2]:
-                row = [*row, self.token_to_id(mark), *next(plain)]
-            rows.append(row)
-        return rows
+        split = [self._parts(text) for text in texts]
+        plain = iter(self._sp.encode([part for parts in split for part, whole in parts if not whole], out_type=int))
+        return [
+            [id for _, whole in parts for id in ([self.token_to_id(whole)] if whole else next(plain))]
+            for parts in split
+        ]
 
     def _pieces(self, text: str) -> tuple[list[str], list[int], Offsets]:
         if self._pre_tokenize:
             text = " ".join(self._pre_tokenize(text))
         tokens: list[str] = []
         ids, offsets, place = [], [], 0
-        for i, part in enumerate(self._split(text)):
-            if i % 2:
-                found: tuple = [part], [self.token_to_id(part)], [(0, len(part))]
-            else:
-                found = _locate(self._sp, part)
+        for part, whole in self._parts(text):
+            found = ([whole], [self.token_to_id(whole)], [(0, len(part))]) if whole else _locate(self._sp, part)
             tokens += found[0]
             ids += found[1]
             offsets += [(place + start, place + end) for start, end in found[2]]
@@ -181,14 +170,15 @@ class SpTokenizer(BaseTokenizer):
         texts: list[str] = []
         run: list[int] = []
         for id in [*as_ids(ids), None]:
-            added = None if id is None else self.added_tokens.get(self.id_to_token(id))
+            token = None if id is None else self.id_to_token(id)
+            added = self.added_tokens.get(token)
             if added is not None and added.special and skip_special_tokens:
                 continue
             if id is not None and id < self._size and (skip_special_tokens or not self._sp.IsControl(id)):
                 run.append(id)
-            elif id is None or (not skip_special_tokens and id < self.vocab_size):
+            elif id is None or token in self._beyond or (not skip_special_tokens and id < self.vocab_size):
                 texts += [self._sp.DecodeIds(run)] if run else []
-                texts += [] if id is None else [self.id_to_token(id)]
+                texts += [] if token is None else [token]
                 run = []
         return " ".join(texts)
 
@@ -214,6 +204,15 @@ def sentinel_number(token: str) -> int:
     """Which sentinel a token is; -1 if it is none."""
     found = re.fullmatch(r"<extra_id_(0|[1-9][0-9]{0,5})>", token)
     return int(found[1]) if found else -1
+
+
+def _finder(tokens: list[Any]) -> Any:
+    """The Rust library's tokenizer that tells only tokens apart, with the ids 1, 2, ..., and else gives id 0."""
+    import tokenizers
+
+    finder = tokenizers.Tokenizer(tokenizers.models.WordLevel({"": 0}, unk_token=""))
+    finder.add_tokens(tokens)
+    return finder
 
 
 def _open(model: bytes, path: str):

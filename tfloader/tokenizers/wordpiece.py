@@ -17,6 +17,7 @@ from typing import Any
 
 from tfloader.border import public
 from tfloader.errors import TokenizerError
+from tfloader.tokenizers.added import added_token
 from tfloader.tokenizers.base import Offsets
 from tfloader.tokenizers.bounds import MOST
 from tfloader.tokenizers.fast import RustTokenizer
@@ -52,8 +53,8 @@ class Tokenizer(RustTokenizer):
         strip_accents: strips accents (Unicode's Mn) even without lowercasing, or keeps them in spite of it. None
             follows `do_lower_case`.
         tokenize_chinese_chars: makes each Chinese character a word.
-        added_tokens: tokens of the vocabulary that are kept whole wherever they stand in a text, as strings or as
-            tokenizers.AddedToken; special ones of the latter only with `special_tokens`.
+        added_tokens: tokens that are kept whole wherever they stand in a text, as strings or as tokenizers.AddedToken;
+            special ones of the latter only with `special_tokens`. What the vocabulary lacks gets the next ids.
         special_tokens: keeps special tokens that stand in a text whole ("[MASK]" is one token), as Hugging Face does.
             By Google's rule they are text like any other ("[", "mask", "]").
 
@@ -82,14 +83,16 @@ class Tokenizer(RustTokenizer):
     ) -> None:
         vocab = dict(token_dict) if isinstance(token_dict, Mapping) else load_vocab(token_dict)
         self._vocab, self._tokens = vocab, tokens_by_id(vocab, "token_dict", repeats=True)
+        added_tokens = [*map(added_token, added_tokens)]
+        known = {*vocab, *(token.content for token in added_tokens)}
         roles = {"pad": token_pad, "unk": token_unk, "cls": token_start, "sep": token_end, "mask": token_mask}
         for argument, role in (("token_unk", "unk"), ("token_start", "cls"), ("token_end", "sep")):
-            if roles[role] not in vocab and (roles[role] is not None or role == "unk"):
+            if roles[role] not in known and (roles[role] is not None or role == "unk"):
                 raise TokenizerError(
                     f"{argument}: {roles[role]!r} is not among the {len(vocab)} tokens of the vocabulary. Name "
                     + ("its unknown token." if role == "unk" else f"another token, or {argument}=None.")
                 )
-        super().__init__({role: token for role, token in roles.items() if token in vocab}, token_start, token_end)
+        super().__init__({role: token for role, token in roles.items() if token in known}, token_start, token_end)
         self.vocab_size = max(vocab.values()) + 1
         self.do_lower_case, self.strip_accents = do_lower_case, strip_accents
         self.tokenize_chinese_chars, self.keeps_special_tokens = tokenize_chinese_chars, special_tokens
@@ -272,7 +275,7 @@ class Tokenizer(RustTokenizer):
             rust.post_processor = TemplateProcessing(
                 single=[*start, "$A", *end],
                 pair=[*start, "$A", *end, "$B:1", *(f"{token}:1" for token in end)],
-                special_tokens=[(token, self._vocab[token]) for token in {*start, *end}],
+                special_tokens=[(token, self.token_to_id(token)) for token in {*start, *end}],
             )
         rust.decoder = tokenizers.decoders.WordPiece(prefix="##")
         return rust.to_str()
