@@ -148,11 +148,13 @@ def test_padding_may_be_a_choice_of_lengths_or_refused(tokenizers):
         tokenizer("天", pad_to_multiple_of=0)
 
 
-def model_of(*names, pad_token_id=0, positions=None, hierarchical=None):
-    """What a batch asks of a model: the names of its inputs, and two layers."""
+def model_of(*names, pad_token_id=0, positions=None, hierarchical=None, counted=False):
+    """What a batch asks of a model: the names of its inputs, and three layers."""
     layers = [SimpleNamespace(name="Embedding-Token", pad_token_id=pad_token_id)]
     if positions:
         layers.append(SimpleNamespace(name="Embedding-Position", input_dim=positions, hierarchical=hierarchical))
+    if counted:
+        layers.append(SimpleNamespace(name="Position-Rows", pad_token_id=pad_token_id))
     return SimpleNamespace(inputs=[SimpleNamespace(name=name) for name in names], layers=layers)
 
 
@@ -185,6 +187,14 @@ def test_a_text_beyond_the_positions_is_named_with_the_limit_and_the_ways_out(to
     with pytest.raises(DataError, match=message):
         batch.inputs(model_of("Input-Token", positions=8))
     assert batch.inputs(model_of("Input-Token", positions=8, hierarchical=0.4))
+
+
+def test_positions_of_roberta_are_fewer_than_the_rows_of_its_table_and_padding_has_none(tokenizers):
+    roberta = model_of("Input-Token", positions=12, pad_token_id=0, counted=True)
+    call = tokenizers["wordpiece"]
+    assert call(["天", "天" * 9], padding="max_length", max_length=40).inputs(roberta)
+    with pytest.raises(DataError, match=r"texts\[1\] has 12 tokens.* has 11 positions.* or divide the text\.$"):
+        call(["天", "天" * 10]).inputs(roberta)
 
 
 def test_inputs_that_no_batch_of_texts_has_are_named(tokenizers):

@@ -121,6 +121,7 @@ class Limits:
     @classmethod
     def of(cls, model: keras.Model) -> Limits:
         found: dict[str, Any] = {}
+        reserved = 0  # rows of positions that no real token has
         for layer in layers_of(model):
             if isinstance(layer, tfl.TokenEmbedding):
                 found |= {"vocab_size": layer.input_dim, "dtype": layer.compute_dtype}
@@ -128,8 +129,10 @@ class Limits:
                 found["causal"] = found.get("causal", True) and layer.kind == "lm"
                 if layer.pad_token_id is not None:
                     found["pad_token_id"] = layer.pad_token_id
+            elif isinstance(layer, tfl.PositionRows):
+                reserved = layer.pad_token_id + 1
             elif isinstance(layer, tfl.PositionEmbedding):
-                found["positions"] = layer.input_dim ** (1 if layer.hierarchical is None else 2)
+                found["positions"] = -reserved + layer.input_dim ** (1 if layer.hierarchical is None else 2)
             elif layer.name.endswith("Embedding-Segment") and isinstance(layer, keras.layers.Embedding):
                 found["segments"] = layer.input_dim
         if "vocab_size" not in found:

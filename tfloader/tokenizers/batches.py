@@ -51,7 +51,7 @@ class TokenBatch(NamedTuple):
             )
         if "Input-Mask" not in names:
             self._check_padding(getattr(layers.get("Embedding-Token"), "pad_token_id", None))
-        self._check_length(layers.get("Embedding-Position"))
+        self._check_length(layers.get("Embedding-Position"), layers.get("Position-Rows"))
         return [arrays[name] for name in names]
 
     def _check_padding(self, pad_token_id: int | None) -> None:
@@ -65,13 +65,17 @@ class TokenBatch(NamedTuple):
                 "perhaps on the left. Load the model with custom_attention_mask=True, or give it its own tokenizer."
             )
 
-    def _check_length(self, layer: Any) -> None:
+    def _check_length(self, layer: Any, counted: Any) -> None:
         rows: Any = getattr(layer, "input_dim", None)
         squared = getattr(layer, "hierarchical", None) is not None
-        positions = rows**2 if squared else rows
+        positions, width = rows**2 if squared else rows, self.input_ids.shape[1]
         lengths = self.attention_mask.sum(axis=1)
-        if positions is not None and (width := self.input_ids.shape[1]) > positions:
-            more = "" if squared else ", or load the model with hierarchical_position=True, if its family can"
+        if counted is not None:  # RoBERTa's: only real tokens have positions, behind the row of padding
+            lengths = (self.input_ids != counted.pad_token_id).sum(axis=1)
+            positions, width = rows - counted.pad_token_id - 1, lengths.max(initial=0)
+        if positions is not None and width > positions:
+            only = squared or counted is not None
+            more = "" if only else ", or load the model with hierarchical_position=True, if its family can"
             raise DataError(
                 f"texts[{lengths.argmax()}] has {lengths.max()} tokens and rows have {width}, but the model has "
                 f"{positions} positions. Give the tokenizer max_length={positions} or divide the text{more}."
