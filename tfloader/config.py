@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from reprlib import Repr
 from typing import Any
@@ -55,6 +55,7 @@ class TransformerConfig:
         num_hidden_groups: groups of layers with common weights (ALBERT); 1: all layers have the same.
         inner_group_num: blocks that each of ALBERT's layers consists of.
         pad_token_id: id that is hidden from attention; None where every id is a real token (GPT-2).
+        eos_token_id: id that ends a text; several, of which each does, become a tuple.
         application: "encoder" (sees both sides), "lm" (causal) or "unilm" (causal in segment 1 only).
         tie_word_embeddings: the output layer is the transposed token embedding.
         block_norm_eps: epsilon of the blocks' norms when it is not layer_norm_eps, else None.
@@ -90,7 +91,7 @@ class TransformerConfig:
     initializer_range: float = 0.02
     pad_token_id: int | None = None
     bos_token_id: int | None = None
-    eos_token_id: int | None = None
+    eos_token_id: int | Sequence[int] | None = None
     application: str = "encoder"
     num_decoder_layers: int | None = None
     decoder_start_token_id: int | None = None
@@ -108,6 +109,8 @@ class TransformerConfig:
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.eos_token_id, list):
+            object.__setattr__(self, "eos_token_id", tuple(self.eos_token_id))
         problems = list(_problems(self))
         if problems:
             raise ConfigError(f"The config of this {self.family!r} model cannot be used:\n{listing(problems)}")
@@ -129,8 +132,8 @@ class TransformerConfig:
         return rows * (self.embedding_size or hidden) + blocks
 
     @property
-    def special_tokens(self) -> dict[str, int | None]:
-        """Fields with the id of a special token -> that id."""
+    def special_tokens(self) -> dict[str, Any]:
+        """Fields with the id of a special token -> that id, or a tuple of several."""
         return {name: getattr(self, name) for name in TOKEN_IDS}
 
     def strange_tokens(self) -> dict[str, str]:
@@ -138,7 +141,7 @@ class TransformerConfig:
         return {
             name: f"the config says {name} = {token}, but there are {self.vocab_size} tokens: give {name}=... or None"
             for name, token in self.special_tokens.items()
-            if token is not None and not 0 <= token < self.vocab_size
+            if not all(0 <= id < self.vocab_size for id in ids_of(token))
         }
 
     def replace(self, **changes: Any) -> TransformerConfig:
@@ -179,6 +182,13 @@ BERT4KERAS_NAMES = {
     "dropout_rate": "hidden_dropout_prob",
     "attention_dropout_rate": "attention_probs_dropout_prob",
 }
+
+
+def ids_of(value: Any) -> tuple[int, ...]:
+    """An id, several or None as a tuple."""
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
 
 
 def differing_fields(a: TransformerConfig, b: TransformerConfig) -> list[str]:
@@ -225,9 +235,10 @@ def _problem(name: str, kind: str, value: Any) -> str | None:
     """What a field's value must do and does not."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind.startswith("int"):
+        if "Sequence" in kind and isinstance(value, tuple):
+            return None if value and not any(_problem(name, "int", item) for item in value) else "be one id or several"
         if not is_number or isinstance(value, float):
-            several = name in TOKEN_IDS and isinstance(value, (list, tuple))
-            return "be an integer" if not several else f"be one id (give {name}=..., and all of them when generating)"
+            return "be an integer"
         lowest = 0 if name in MAY_BE_ZERO else 1
         if name in LIMITS and not lowest <= value <= LIMITS[name]:
             return f"lie between {lowest} and {LIMITS[name]}"

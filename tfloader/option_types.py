@@ -59,7 +59,7 @@ class LoadOptions(TypedDict, total=False):
     initializer_range: float
     pad_token_id: int | None
     bos_token_id: int | None
-    eos_token_id: int | None
+    eos_token_id: int | Sequence[int] | None
     num_decoder_layers: int | None
     decoder_start_token_id: int | None
     relative_attention_num_buckets: int

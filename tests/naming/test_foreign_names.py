@@ -142,13 +142,32 @@ def test_attention_that_is_stored_by_heads_is_read(tmp_path):
     assert same(tfloader.load(tmp_path / "safe"), tfloader.load(source))
 
 
+def test_several_ids_end_a_text_through_load_save_cut_and_generation(tmp_path):
+    config = CONFIG | {"eos_token_id": [1, 2]}
+    model = tfloader.load(TENSORS, config=config, application="lm")
+    assert model.transformer.config.eos_token_id == (1, 2)
+    tfloader.save(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == [1, 2]
+    checks = {check.name: check.status for check in inspection.verify(tmp_path)}
+    assert checks["config"] == checks["exactness"] == "ok"
+    cut = tfloader.load(tmp_path, keep_tokens=[0, 2, 5, 1], application="lm")
+    assert cut.transformer.config.eos_token_id == (3, 1)
+    assert tfloader.TextGenerator(model).own_eos_token_ids() == (1, 2)
+    free = {"suppress_tokens": [id for id in range(model.transformer.config.vocab_size) if id not in (2, 5)]}
+    written = tfloader.TextGenerator(model).generate_ids([[7]], max_new_tokens=9, do_sample=True, seed=1, **free)
+    assert written.sequences[0][-1] == 2 or 2 not in written.sequences[0]
+    for wrong in ([], [1, "2"], "1", [True], 1.5):
+        with pytest.raises(ConfigError, match="eos_token_id must be"):
+            tfloader.load(TENSORS, config=CONFIG | {"eos_token_id": wrong})
+
+
 def test_special_tokens_outside_of_the_vocabulary_are_told(tmp_path):
     config = CONFIG | {"eos_token_id": 50_256}
     with pytest.warns(UserWarning, match=r"eos_token_id = 50256, but there are \d+ tokens: give eos_token_id="):
         tfloader.load(TENSORS, config=config)
     tfloader.load(TENSORS, config=config, eos_token_id=None)
-    with pytest.raises(ConfigError, match=r"eos_token_id must be one id \(give eos_token_id=..., and all"):
-        tfloader.load(TENSORS, config=CONFIG | {"eos_token_id": [1, 2]})
+    with pytest.warns(UserWarning, match=r"eos_token_id = \(1, 50256\), but there are"):
+        tfloader.load(TENSORS, config=config | {"eos_token_id": [1, 50_256]})
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file(TENSORS, tmp_path / "model.safetensors")
     details = {check.name: check.detail for check in inspection.verify(tmp_path)}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from tfloader.config import ids_of
 from tfloader.generation.trie import Trie
 from tfloader.suggestions import did_you_mean
 
@@ -84,13 +85,6 @@ def unknown_name(name: str, defaults: Mapping[str, Any]) -> str:
     """Says that there is no such option, and which may have been meant."""
     hint = f"; did you mean {OTHER_NAMES[name]}?" if name in OTHER_NAMES else did_you_mean(name, defaults)
     return f"unknown option {name!r}{hint}"
-
-
-def ids_of(value: Any) -> tuple[int, ...]:
-    """An id, several or None as a tuple."""
-    if value is None:
-        return ()
-    return value if isinstance(value, tuple) else (value,)
 
 
 def plain(name: str, value: Any) -> Any:

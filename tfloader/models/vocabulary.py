@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfloader.config import shown
+from tfloader.config import ids_of, shown
 from tfloader.errors import ConfigError, WeightsError
 
 
@@ -53,8 +53,10 @@ class VocabularyCut:
                 "smaller vocabulary and uncut_vocab_size=None.)"
             )
 
-    def moved(self, special: Mapping[str, int | None], fixed: Collection[str] = ()) -> dict[str, int]:
+    def moved(self, special: Mapping[str, Any], fixed: Collection[str] = ()) -> dict[str, Any]:
         """Ids of special tokens after the cut, by the config fields that name them; without those that are None.
+
+        A field may name several, as a tuple.
 
         Raises:
             ConfigError: naming all that are not kept, or that are `fixed` and move.
@@ -63,14 +65,15 @@ class VocabularyCut:
         if self.keep_tokens is None:
             return named
         new = {old: index for index, old in enumerate(self.keep_tokens.tolist())}
-        if lost := [f"{name} = {token}" for name, token in named.items() if token not in new]:
+        if lost := [f"{name} = {token}" for name, token in named.items() if not new.keys() >= {*ids_of(token)}]:
             raise ConfigError(
                 f"keep_tokens leaves out ids that the config names: {', '.join(lost)}. Keep them, or say by keyword "
                 "what takes their place: an id of the smaller vocabulary, or None."
             )
         if stuck := [f"{name} = {named[name]}" for name in fixed if name in named and new[named[name]] != named[name]]:
             raise ConfigError(f"keep_tokens moves {', '.join(stuck)}, which this family must have at that place.")
-        return {name: new[token] for name, token in named.items()}
+        moved = {name: tuple(new[id] for id in ids_of(token)) for name, token in named.items()}
+        return {name: ids if isinstance(named[name], tuple) else ids[0] for name, ids in moved.items()}
 
     def apply(self, array: np.ndarray, axis: int) -> np.ndarray:
         if self.keep_tokens is not None:
