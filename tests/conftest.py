@@ -17,8 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared out already
 FIXTURES = Path(__file__).parent / "fixtures"
 CHECKPOINTS = FIXTURES / "checkpoints"
 
-# A busy machine is no failure.
-settings.register_profile("tfloader", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is no failure. `--hypothesis-profile thorough` tries twenty times as many examples.
+settings.register_profile("tfloader", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25)
+settings.register_profile("thorough", settings.get_profile("tfloader"), max_examples=500)
 settings.load_profile("tfloader")
 
 
@@ -41,11 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def little_garbage():
-    """What was imported and collected stays: else the garbage collector, which Keras calls too, takes a sixth of the
-    time to look at it again and again. Merging LoRA melts what is frozen."""
+    """What was imported and collected stays, and the garbage collector comes seldom: else, as Keras calls it too, it
+    takes a fifth of the time to look at the same again and again. Merging LoRA melts what is frozen."""
     if not gc.get_freeze_count():
         gc.collect()
         gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(scope="session")

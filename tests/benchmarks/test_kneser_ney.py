@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from kneser_ney import FALLBACK, KneserNey, discounts
 
@@ -38,7 +38,6 @@ def test_impossible_discounts_are_replaced(counts):
     np.testing.assert_array_equal(discounts(np.array(counts)), [0, *FALLBACK])
 
 
-@settings(max_examples=30)
 @given(texts, st.integers(2, 4))
 def test_probabilities_of_all_tokens_sum_to_one_after_every_context(sequences, order):
     model = KneserNey(sequences, VOCAB, order)
@@ -49,7 +48,6 @@ def test_probabilities_of_all_tokens_sum_to_one_after_every_context(sequences, o
         assert found.sum() == pytest.approx(1, abs=1e-12) and found.min() > 0
 
 
-@settings(max_examples=30)
 @given(texts, texts)
 def test_trigrams_are_those_of_the_definition(sequences, others):
     model = KneserNey(sequences, VOCAB)

@@ -15,7 +15,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfloader.checkpoints import TensorSpec, aligned_empty, open_checkpoint, write_safetensors
@@ -55,7 +55,6 @@ def tensors(draw, max_side: int = 3):
     return arrays or {"x": np.ones(1, F32)}
 
 
-@settings(max_examples=60)
 @given(arrays=tensors(), shard=st.sampled_from([1, 40, 10**9]))
 def test_round_trip(craft, arrays, shard):
     from safetensors.numpy import load_file
@@ -72,7 +71,6 @@ def test_round_trip(craft, arrays, shard):
             assert {name: bits(array) for name, array in read.items()} == {n: bits(a) for n, a in arrays.items()}
 
 
-@settings(max_examples=150)
 @given(
     entries=st.dictionaries(
         st.sampled_from(["a", "b", "__metadata__", "é"]),

@@ -15,7 +15,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfloader.checkpoints import TensorSpec, open_checkpoint, tensorflow_writer, write_tensorflow
@@ -319,7 +319,6 @@ def test_mutated_indexes_are_refused_or_right(craft, tmp_path, resealed):
     assert read > 10 if resealed else True
 
 
-@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes_as_an_index(craft, data):
     with tempfile.TemporaryDirectory() as folder:

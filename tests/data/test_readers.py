@@ -54,7 +54,7 @@ def test_csv_follows_rfc_4180(write):
     assert read_csv(write("a;b\n1;2"), delimiter=";") == [{"a": "1", "b": "2"}]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.text(max_size=5), min_size=2, max_size=2), min_size=1, max_size=4))
 def test_csv_reads_back_what_python_wrote(tmp_path, rows):
     path = tmp_path / "any.csv"

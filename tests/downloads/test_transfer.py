@@ -11,7 +11,7 @@ import tempfile
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.downloads.conftest import Site, answer, file, redirect
@@ -203,7 +203,6 @@ answers = st.builds(
 
 
 @given(st.lists(answers, max_size=8), st.sampled_from((None, 0, 1)))
-@settings(max_examples=60)
 def test_whatever_comes_in_whatever_pieces_the_file_is_one_version_as_a_whole(pages, published):
     """The server changes its mind between two files of one size, breaks off, and repeats what it was not asked for."""
     server, pauses = Site(), []

@@ -8,7 +8,7 @@ import gzip
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
@@ -99,7 +99,6 @@ def test_hand_picked_texts(kind):
     check_words(kind, texts)
 
 
-@settings(max_examples=60)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=30), min_size=1, max_size=6))
 @each_kind
 def test_any_text(kind, texts):
@@ -119,7 +118,6 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=150)
 @given(parts=st.lists(st.lists(PIECES, max_size=9), min_size=1, max_size=8))
 def test_sigmas_and_accents_in_any_neighbourhood(parts):
     texts = ["".join(part) for part in parts]

@@ -9,7 +9,7 @@ from collections import Counter, namedtuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tfloader
@@ -64,7 +64,6 @@ def score_of(decoder, ids, min_ends=1):
 TOY = [[1, 0, 0, 0], [0.45, 0, 0.55, 0], [0.34, 0, 0.33, 0.33], [0.2, 0, 0.4, 0.4]]
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(0, 6), st.integers(1, 2), st.integers(3, 4))
 def test_a_beam_as_wide_as_all_hypotheses_finds_the_optimum(seed, maxlen, minlen, min_ends, vocab):
     decoder = Markov(random_table(seed, vocab), maxlen=maxlen, minlen=minlen)
@@ -73,7 +72,6 @@ def test_a_beam_as_wide_as_all_hypotheses_finds_the_optimum(seed, maxlen, minlen
     assert everything[tuple(found)] == pytest.approx(max(everything.values()), abs=1e-9)
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.integers(1, 2))
 def test_one_beam_is_greedy(seed, minlen, min_ends):
     decoder = Markov(random_table(seed), minlen=minlen)
@@ -89,7 +87,6 @@ def test_one_beam_is_greedy(seed, minlen, min_ends):
     assert sample.tolist() == ids
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))
 def test_whatever_a_search_finds_can_be_found(seed, topk):
     decoder = Markov(random_table(seed))
@@ -100,7 +97,6 @@ def test_whatever_a_search_finds_can_be_found(seed, topk):
     assert all(tuple(ids) in everything for ids in decoder.random_sample([], topk))
 
 
-@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_a_search_that_stops_early_loses_nothing(seed, topk):
     """The same search without stopping: every finished hypothesis is kept, and the best of all is picked at maxlen."""
@@ -126,7 +122,6 @@ def test_compat_throws_it_away_as_bert4keras_did():
     assert decoder.rows == [1, 1], "the beam has not shrunk"
 
 
-@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(0, 4))
 def test_compat_is_bert4keras_search(seed, topk, minlen):
     """As its description says: the beam narrows by what ends, and the first to end as the best is returned."""
@@ -382,7 +377,6 @@ def test_seed():
 # Types, errors.
 
 
-@settings(max_examples=40)
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=6), st.floats(0.05, 20))
 def test_logits_and_probas_are_two_ways_to_say_the_same(logits, temperature):
     class Logits(AutoRegressiveDecoder):

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import tokenizers
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import decoders
 
@@ -63,7 +63,6 @@ def detokenizer(tokenizer) -> Detokenizer:
 
 
 @pytest.mark.parametrize("name", ["WordPiece", "gpt2_openai", "hf_t5_v11", *DECODERS])
-@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_what_is_settled_stays_whatever_comes(by_name, name, data):
     tokenizer = by_name(name)

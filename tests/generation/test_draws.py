@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfloader.generation import draws
@@ -30,7 +30,6 @@ def test_the_definition_gives_the_published_numbers():
     ]
 
 
-@settings(max_examples=30)
 @given(st.lists(st.integers(0, MASK), min_size=1, max_size=5), st.integers(0, 5000))
 def test_uniform_numbers_are_the_high_bits_of_split_mix(states, step):
     found = draws.uniform(tf.constant(states, tf.uint64), tf.constant(step)).numpy()
@@ -51,7 +50,6 @@ def test_inversion_takes_the_first_token_whose_mass_reaches_the_number(number, t
     assert draws.draw(logits, tf.constant([number], tf.float64)).numpy().tolist() == [token]
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 999), st.floats(2.0**-53, 1))
 def test_a_token_that_is_ruled_out_is_never_drawn(seed, number):
     logits = np.random.default_rng(seed).normal(0, 20, (3, 300)).astype("float32")

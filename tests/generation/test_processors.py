@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import CHECKPOINTS
@@ -222,7 +222,6 @@ def rows_of(tokens, real) -> list[list[int]]:
     return [row[keep].tolist() for row, keep in zip(tokens, real, strict=True)]
 
 
-@settings(max_examples=60)
 @given(contexts(), st.integers(1, 4))
 def test_no_ngram_comes_twice(context, size):
     logits = np.zeros((len(context[0]), 5), "float32")
@@ -234,7 +233,6 @@ def test_no_ngram_comes_twice(context, size):
     same(processors.no_repeat_ngram(tf.zeros(logits.shape), context_of(*context), size).numpy(), logits)
 
 
-@settings(max_examples=60)
 @given(contexts(), st.floats(0.5, 2), st.integers(0, 99))
 def test_repetition_is_penalised_once_and_padding_never(context, penalty, seed):
     logits = np.random.default_rng(seed).normal(size=(len(context[0]), 5)).astype("float32")
@@ -246,7 +244,6 @@ def test_repetition_is_penalised_once_and_padding_never(context, penalty, seed):
     same(processors.repetition_penalty(logits, context_of(*context), penalty).numpy(), expected)
 
 
-@settings(max_examples=60)
 @given(contexts(), st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=5))
 def test_bad_words_are_never_completed(context, words):
     logits = np.zeros((len(context[0]), 5), "float32")
@@ -258,7 +255,6 @@ def test_bad_words_are_never_completed(context, words):
     same(processors.bad_words(tf.zeros(logits.shape), context_of(*context), array).numpy(), logits)
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 999), st.floats(0.01, 0.99), st.sampled_from(["plain", "ties", "ruled out"]))
 def test_top_p_and_typical_equal_a_sort(seed, p, kind):
     x = random_logits(np.random.default_rng(seed), 2, 50, kind)
@@ -292,7 +288,6 @@ def allowed_by_graph(options, context, vocab=12) -> list[set[int]]:
 PHRASE = st.lists(st.integers(0, 3), min_size=1, max_size=4)
 
 
-@settings(max_examples=60)
 @given(
     st.lists(st.lists(PHRASE, min_size=1, max_size=5), min_size=2, max_size=2),
     st.integers(0, 5),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 
 from tests.conftest import FIXTURES
 from tests.layers.chains import chains, losses_of, numeric_gradient
@@ -55,7 +55,6 @@ def test_gradients_equal_the_enumerated_ones():
     np.testing.assert_allclose(tf.convert_to_tensor(of_transitions), OUTPUTS["plain_grad_transitions"], atol=1e-12)
 
 
-@settings(max_examples=25)
 @given(chains())
 def test_any_mask_gives_the_loss_of_the_real_positions_alone(chain):
     emissions, transitions, real = chain

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 
 from tests.conftest import FIXTURES
 from tests.layers.chains import best_of, chains, numeric_gradient
@@ -62,7 +62,6 @@ def test_losses_accuracies_and_paths_equal_bert4keras(name, dtype, atol):
     np.testing.assert_array_equal(memm.decode(scores), case["path_both"])
 
 
-@settings(max_examples=25)
 @given(chains())
 def test_any_mask_gives_the_loss_and_the_best_path_of_the_real_positions(chain):
     emissions, transitions, real = chain

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import FIXTURES
@@ -47,7 +47,6 @@ def subset(tags):
     return st.none() | st.lists(st.integers(0, tags - 1), min_size=1, unique=True)
 
 
-@settings(max_examples=60)
 @given(st.data())
 def test_any_mask_and_constraints_give_the_first_of_the_best_allowed_paths(data):
     """Integer scores: most lattices have ties."""

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.naming.configs import BERT, GPT2, T5, config, release, t5_with
@@ -250,7 +250,6 @@ EXPRESSIBLE = {
 
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 @given(data=st.data())
-@settings(max_examples=40)
 def test_a_written_config_is_read_back_unchanged(name, data):
     dialect, family, fixed, strategies = EXPRESSIBLE[name]
     fields = fixed | data.draw(widths) | data.draw(st.fixed_dictionaries(strategies))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tfloader
@@ -18,7 +18,6 @@ from tfloader.errors import TrainingError
 POINTS = st.dictionaries(st.integers(0, 10**6), st.floats(0, 8, width=32), min_size=1)
 
 
-@settings(max_examples=50)
 @given(POINTS, st.integers(0, 2 * 10**6))
 def test_a_schedule_is_linear_between_its_points_and_starts_at_zero(points, step):
     points_and_start = {0: 0.0, **points}

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
@@ -73,7 +73,6 @@ def reloaded(tokenizer, model_type):
         }
     ),
 )
-@settings(max_examples=100, deadline=None)
 def test_every_setting_of_wordpiece_survives(model_type, padding, truncation, added, options):
     tokenizer = Tokenizer(VOCAB, **options, added_tokens=added)
     tokenizer.padding_side, tokenizer.truncation_side = padding, truncation
@@ -96,7 +95,6 @@ def byte_level():
     st.booleans(),
     ADDED,
 )
-@settings(max_examples=60, deadline=None)
 def test_every_setting_of_byte_level_bpe_survives(byte_level, model_type, side, start, end, roles, special, added):
     tokenizer = BytePairTokenizer(
         byte_level, [("a", "b")], start, end, tokens=roles, special_tokens=special, added_tokens=added

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfloader.errors import DataError, TokenizerError
@@ -32,7 +32,6 @@ TEXTS = st.lists(st.text("ab天 ,!的x\u0301", max_size=12), max_size=6)
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(TEXTS, st.integers(4, 14), st.booleans())
-@settings(max_examples=60)
 def test_rows_equal_single_encodings(tokenizers, kind, texts, length, pairs):
     tokenizer = tokenizers[kind]
     second = texts[::-1] if pairs else [None] * len(texts)

@@ -414,7 +414,7 @@ KEYS = st.sampled_from(
 
 @pytest.mark.parametrize("kind", ["vocab.txt", "spiece.model", "tokenizer.json"])
 @given(st.dictionaries(KEYS, JSON, max_size=3))
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_config_loads_or_is_refused_in_our_words(tmp_path, data, kind, config):
     source = {
         "vocab.txt": "tiny_bert_random",

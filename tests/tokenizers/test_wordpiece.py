@@ -6,15 +6,13 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.tokenizers import google_reference as reference
 from tests.tokenizers.tokenizer_data import ggml, golden
 from tfloader.errors import TokenizerError
 from tfloader.tokenizers import Tokenizer, load_vocab
-
-MORE = settings(max_examples=400)
 
 # Unassigned characters are left out: they may be assigned already in the Rust library's newer tables.
 ANY = st.characters(exclude_categories=("Cs", "Cn"))
@@ -48,7 +46,6 @@ def tokenizers(vocab):
     }
 
 
-@MORE
 @given(TEXT, st.booleans(), st.sampled_from([None, False, True]))
 @example("ΑΣ ΑΣ' Α'Σ Σ ΑΣ.Α ΑʰΣ Α\u00adΣ ΣΣ", True, None)
 @example("İ", True, None)
@@ -72,7 +69,6 @@ def test_equals_googles_rules_for_every_character(tokenizers):
     assert not wrong
 
 
-@MORE
 @given(TEXT, st.booleans())
 @example("\u302e\u094d", True)
 @example("\u302e\u094d0", True)
@@ -98,7 +94,6 @@ def test_each_token_stands_for_its_characters(tokenizers, text, lower):
             assert "".join(text[i] for i in indices) == stem
 
 
-@MORE
 @given(TEXT, st.booleans(), st.integers(0, 6), st.integers(0, 6))
 def test_truncated_tokens_are_found(tokenizers, text, lower, left, right):
     tokenizer = tokenizers[lower, None]
@@ -144,7 +139,6 @@ def splitting(vocab):
     return {lower: Tokenizer(vocab, lower, pre_tokenize=lambda text: text.split("a")) for lower in (False, True)}
 
 
-@MORE
 @given(TEXT, st.booleans())
 def test_pre_tokenized_words_stand_for_their_characters(splitting, text, lower):
     tokenizer = splitting[lower]
