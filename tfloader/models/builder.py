@@ -229,7 +229,9 @@ def _built(
         )
     family = FAMILIES[release.family] if model is None or isinstance(model, str) else model
     if whole:
-        beside = read_raw_config(find_config(folder_of(checkpoint.path), release)) if config is None else {}
+        beside = {}
+        if config is None and checkpoint is not None:
+            beside = read_raw_config(find_config(folder_of(checkpoint.path), release))
         knows = release.dialect_for(options, "the given config").knows
         config = beside | {name: options.pop(name) for name in [*options] if knows(name)}
     overrides, builder = split_options(family, {**preset, **options})
