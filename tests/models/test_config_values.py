@@ -82,6 +82,8 @@ def test_a_whole_file_as_keywords_means_what_the_file_does(bert):
     assert CONFIG["hidden_act"] == "gelu" and bert.transformer.config.hidden_act == "gelu_tanh"
     assert same(tfloader.build_transformer_model(None, BERT / "bert_model.ckpt", **chinese), bert)
     assert tfloader.build_transformer_model(**chinese).transformer.config == bert.transformer.config
+    shorter = tfloader.build_transformer_model(None, BERT / "bert_model.ckpt", **chinese | {"num_hidden_layers": 1})
+    assert same(shorter, tfloader.load(BERT, num_hidden_layers=1))
     hf = json.loads((HF_BERT / "config.json").read_text())
     assert same(tfloader.load(HF_BERT, **hf), tfloader.load(HF_BERT))
     for wrong, told in (

@@ -229,11 +229,7 @@ def _built(
         )
     family = FAMILIES[release.family] if model is None or isinstance(model, str) else model
     if whole:
-        beside = {}
-        if config is None and checkpoint is not None:
-            beside = read_raw_config(find_config(folder_of(checkpoint.path), release))
-        knows = release.dialect_for(options, "the given config").knows
-        config = beside | {name: options.pop(name) for name in [*options] if knows(name)}
+        config, options = _in_words_of_a_file(release, options, config, checkpoint)
     overrides, builder = split_options(family, {**preset, **options})
     if application is not None:
         overrides["application"] = application
@@ -272,6 +268,20 @@ def _built(
             transformer, checkpoint, release=release, ignore=ignore, source_config=source, fresh="layers" not in builder
         )
     return transformer
+
+
+def _in_words_of_a_file(
+    release: Any, options: dict[str, Any], config: Source | None, checkpoint: Any
+) -> tuple[Source | None, dict[str, Any]]:
+    """Config and options, of keywords that are all keys of a config file; one may lie beside the checkpoint, too."""
+    dialect = release.dialect_for(options, "the given config")
+    stated = {name: value for name, value in options.items() if dialect.knows(name)}
+    options = {name: value for name, value in options.items() if name not in stated}
+    if config is not None:
+        return stated, options
+    said = read_config(release, read_raw_config(find_config(folder_of(checkpoint.path), release)) | stated)
+    fields = {key.ours: getattr(said, key.ours) for key in dialect.keys if set(key.names) & set(stated)}
+    return None, options | fields
 
 
 def split_options(family: type[Transformer], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
