@@ -59,7 +59,7 @@ def test_what_the_other_format_cannot_hold_is_refused(name, model, tmp_path):
 def test_there_and_back_changes_no_byte_and_no_config_value(name, model, tmp_path):
     source, first, there, back = there_and_back(name, model, tmp_path)
     assert contents(first) == contents(back)
-    opened = (Source(str(path), model=model or None) for path in (there, back))
+    opened = (Source(str(path), model=model or None, like=source) for path in (there, back))
     with source, next(opened) as other, next(opened) as again:
         if source.release.writes:
             canonical = source.release.naming.canonical

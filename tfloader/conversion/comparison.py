@@ -49,12 +49,17 @@ def compare(
         TfloaderError: one of them cannot be read at all.
     """
     one, other = os.fspath(first), os.fspath(second)
-    with Source(one, keep_tokens, model, ignore) as a, Source(other, None, model, ignore) as b:
-        yield Check("releases", "ok", f"{a.release.title}, {b.release.title}")
-        yield outcome("config", _configs, a, b)[0]
-        yield outcome("tensors", _tensors, a, b)[0]
-        yield outcome("tokenizer", _tokenizers, a, b, tokenizer)[0]
-        yield outcome("outputs", _outputs, a, b)[0]
+    with Source(one, keep_tokens, model, ignore) as a, Source(other, None, model, ignore, like=a) as b:
+        yield from compared(a, b, tokenizer)
+
+
+def compared(a: Source, b: Source, tokenizer: Any) -> Iterator[Check]:
+    """Each outcome of `compare`, of what is open already."""
+    yield Check("releases", "ok", f"{a.release.title}, {b.release.title}")
+    yield outcome("config", _configs, a, b)[0]
+    yield outcome("tensors", _tensors, a, b)[0]
+    yield outcome("tokenizer", _tokenizers, a, b, tokenizer)[0]
+    yield outcome("outputs", _outputs, a, b)[0]
 
 
 def _configs(a: Source, b: Source) -> tuple[None, str]:

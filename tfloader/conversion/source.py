@@ -10,24 +10,28 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from tfloader.checkpoints import open_checkpoint
-from tfloader.config import TransformerConfig
+from tfloader.config import CONFIG_FIELDS, NOT_MATHEMATICS, TransformerConfig
 from tfloader.conversion.variables import Variables
 from tfloader.errors import ConfigError
 from tfloader.files import MAX_JSON_BYTES, parse_json, read_text
 from tfloader.naming import config_beside, read_raw_config, release_of
 from tfloader.naming.fit import fit
 
+NOT_IN_VARIABLES = NOT_MATHEMATICS - {"application", "uncut_vocab_size"}
+
 
 class Source:
     """An open checkpoint with its release, config, and variables; a context manager.
 
-    Arguments are those of `convert`.
+    Arguments are those of `convert`, and:
+        like: another Source, whose model serves where it would be the same; it holds no values.
 
     Attributes:
         config: as the file says, but for the vocabulary that is kept.
         raw_config: the file's own keys and values.
         family: the class that builds its model.
         options: options of the family's builder that make every part of which there is a tensor.
+        transformer: the model that they make.
         fit: which tensor is which variable of that model, and what is wrong.
     """
 
@@ -37,6 +41,7 @@ class Source:
         keep_tokens: Sequence[int] | None = None,
         model: str | None = None,
         ignore: Collection[str] = (),
+        like: Source | None = None,
     ) -> None:
         from tfloader.models.builder import FAMILIES
         from tfloader.weights import fitted
@@ -49,7 +54,8 @@ class Source:
             self.raw_config = read_raw_config(self.config_file)
             self.family = FAMILIES[self.config.family]
             self.options = fit(self.checkpoint, self.release, self.config).options(self.family)
-            self.fit = fitted(self.built(self.config), self.checkpoint, self.release, ignore, left_out=())
+            self.transformer = like.transformer if like and self.builds_as(like) else self.built(self.config)
+            self.fit = fitted(self.transformer, self.checkpoint, self.release, ignore, left_out=())
             self.variables = Variables(self.checkpoint, self.fit)
             self.keep_tokens = keep_tokens
             if keep_tokens is not None:
@@ -88,6 +94,12 @@ class Source:
     def problems(self) -> list[str]:
         """All that keeps this checkpoint from being just one model, whole: what `load` would refuse."""
         return self.fit.problems(self.checkpoint)
+
+    def builds_as(self, other: Source) -> bool:
+        """Whether both make the same model, but for what shows in no variable."""
+        one, two = self.config, other.transformer.config
+        different = {name for name in CONFIG_FIELDS if getattr(one, name) != getattr(two, name)}
+        return (self.family, self.options) == (other.family, other.options) and different <= NOT_IN_VARIABLES
 
     def built(self, config: TransformerConfig, dtype: str = "float32") -> Any:
         """The Transformer that a config means, with memory that holds no values yet."""

@@ -15,7 +15,7 @@ from tfloader.ahead import done_ahead
 from tfloader.checkpoints.writing import Item
 from tfloader.checks import Check
 from tfloader.conversion import companions
-from tfloader.conversion.comparison import compare
+from tfloader.conversion.comparison import compared
 from tfloader.conversion.folder import new_folder, problems_with
 from tfloader.conversion.source import Source, token_ids
 from tfloader.errors import ConversionError, TfloaderError, listing
@@ -161,14 +161,14 @@ def verified(source: Source, stage: str, plan: Plan, wanted: bool | None) -> Ite
     Raises:
         ConversionError: it is not.
     """
-    with Source(stage, model=source.model) as again:
+    with Source(stage, model=source.model, like=source) as again:
         is_meant = again.release == plan.release
         if problems := again.problems() if is_meant else [f"it reads as {again.release.title}"]:
             raise ConversionError(f"What was written is not whole. Please report this bug:\n{listing(problems)}")
-    if reason := reason_not_to_verify(max(source.nbytes, plan.nbytes), wanted):
-        yield Check("verify", "skipped", reason)
-        return
-    checks = list(compare(source.path, stage, source.keep_tokens, plan.tokenizer or False, source.model, source.ignore))
+        if reason := reason_not_to_verify(max(source.nbytes, plan.nbytes), wanted):
+            yield Check("verify", "skipped", reason)
+            return
+        checks = list(compared(source, again, plan.tokenizer or False))
     if failed := [f"{check.name}: {check.detail}" for check in checks if check.status == "FAILED"]:
         raise ConversionError(f"What was written is not the same model, so it was removed:\n{listing(failed)}")
     yield from checks
