@@ -57,7 +57,7 @@ def valid(tmp_path_factory):
         "adversarial_training": {"model": small(), "embedding_name": "first", "epsilon": 1.0},
         "align_words": {"tokenizer": tokenizer, "words": ["a", "b"]},
         "build_transformer_model": {"config_path": f"{BERT}/config.json"},
-        "compare": {"first": BERT, "second": str(FIXTURE)},
+        "compare": {"first": BERT, "second": BERT},
         "convert": {"source": BERT, "target": "converted", "verify": False},
         "download": {"source": "no such release", "output": "out", "offline": True},
         "enable_lora": {"model": small(), "patterns": "first"},
@@ -137,7 +137,7 @@ WORDS = ["", ".", "no such", "\ud800", "-1", "1e99", "nan", "x" * 5000, "[]", "a
 BASES = {
     "info": [BERT],
     "verify": [BERT],
-    "compare": [BERT, str(FIXTURE)],
+    "compare": [BERT, BERT],
     "convert": [BERT, "converted", "--no-verify"],
     "download": ["no such release", "--offline"],
     "generate": [GPT, "a"],
