@@ -88,12 +88,10 @@ def detect_release(
     Raises:
         CheckpointError: none that we know, or more than one.
     """
-    named = [
-        release
-        for release in RELEASES
-        if checkpoint.format in release.formats
-        and release.fits({release.naming.canonical(name) for name in checkpoint})
-    ]
+    possible = [release for release in RELEASES if checkpoint.format in release.formats]
+    spellings = {release.naming.old_names: release.naming for release in possible}
+    names = {old: {naming.canonical(name) for name in checkpoint} for old, naming in spellings.items()}
+    named = [release for release in possible if release.fits(names[release.naming.old_names])]
     found = [release for release in named if release.family in families] or named
     found = [release for release in found if release.gives_way_to not in {other.name for other in found}]
     if len(found) > 1:
