@@ -167,6 +167,18 @@ HOSTILE = {
     "nothing after it": (b"X\xff\0\0\0short", "intact pickle"),
     "bytes that are no instruction": (b"\xff\xff", "intact pickle"),
     "items put into a number": (b"K\1K\1K\1s", "puts items where none can be"),
+    "items put into a function": (global_of("collections.Counter") + b"Na", "puts items where none can be"),
+    "items put into a call": (global_of("torch.Size") + b")RNNs", "puts items where none can be"),
+    "attributes of a function": (global_of("collections.Counter") + b"}b", "a dict as attributes to a Name"),
+    "attributes that are none": (b"}Nb", "a NoneType as attributes to a dict"),
+    "a key that has no hash": (b"}]Ns", "intact pickle"),
+    "an ordered dict of a number": (global_of("collections.OrderedDict") + b"K\1\x85R", "an OrderedDict of a int"),
+    "an ordered dict of three": (global_of("collections.OrderedDict") + b"NNN\x87R", "intact pickle"),
+    "what lies before a mark": (b"N(\x85", "takes from an empty stack"),
+    "an end with more on the stack": (b"Nu}.", "intact pickle"),
+    "an end before a mark's": (b"N(N.", "ends in the middle"),
+    "data outside that are no storage": (b"(NNNNNtQ", "a storage of an unknown kind"),
+    "a storage of no class": (b"(X\7\0\0\0storagectorch\nfloat32\nX\1\0\0\x000NK\1NtQ", "a storage of an unknown kind"),
 }
 
 
@@ -179,6 +191,27 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(attack, zipped, craft, tmp
     with pytest.raises(CheckpointError, match=words):
         open_checkpoint(path)
     assert [file.name for file in tmp_path.iterdir()] == ["x.bin"]
+
+
+def test_a_class_is_no_name_of_a_tensor(craft, tmp_path):
+    tensor = craft.torch(tmp_path / "one.bin", {"a": np.ones(1, np.float32)})
+    with zipfile.ZipFile(tensor) as archive:
+        pickled = archive.read("archive/data.pkl").replace(b"X\1\0\0\0a", global_of("torch.FloatStorage"))
+        with zipfile.ZipFile(tmp_path / "x.bin", "w") as other:
+            other.writestr("archive/data.pkl", pickled)
+            other.writestr("archive/data/0", archive.read("archive/data/0"))
+    assert list(open_checkpoint(tmp_path / "x.bin")) == ["(object)"]
+
+
+def test_an_ordered_dict_as_python_2_wrote_it_is_read(craft, tmp_path):
+    pairs = b"]]X\1\0\0\0xaK\7aa"  # [["x", 7]]
+    more = b"X\1\0\0\0b" + global_of("collections.OrderedDict") + pairs + b"\x85R"
+    assert list(open_checkpoint(craft.torch(tmp_path / "x.bin", {"a": F32}, more)).skipped) == ["b.x"]
+
+
+def test_strides_of_nothing_may_be_anything(craft, tmp_path):
+    path = craft.torch(tmp_path / "x.bin", {"a": F32}, sizes=(2, 0), strides=(2**64, 2**64))
+    assert open_checkpoint(path).read("a").shape == (2, 0)
 
 
 def test_a_call_that_would_take_memory_is_not_made(craft, tmp_path):

@@ -21,6 +21,7 @@ _KNOWN = re.compile(
     r"collections\.(OrderedDict|Counter|defaultdict)|(builtins|__builtin__)\.(set|frozenset|complex|bytearray|slice)"
 )
 _PUSHED = re.compile(r"(BIN)?INT[12]?|LONG[14]?|(BIN)?FLOAT|(SHORT_)?(BIN)?(UNICODE|STRING|BYTES)8?|BYTEARRAY8")
+_NO_PLACE = "it puts items where none can be"
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
@@ -64,15 +65,17 @@ def read_pickle(file: IO[bytes]) -> tuple[Any, list[Stored]]:
 
 
 def _run(file: IO[bytes], stored: list[Stored]) -> Any:
-    stack: list[Any] = []
-    marks: list[int] = []
+    stack: list[Any] = []  # since the last mark: nothing takes from before it
+    before: list[list[Any]] = []
     memo: dict[int, Any] = {}
 
     def since_mark() -> list[Any]:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
+        nonlocal stack
+        items, stack = stack, before.pop()
         return items
+
+    def push(value: Any) -> None:
+        stack.append(value)  # the one that is there when the value is known
 
     argument: Any
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -80,44 +83,53 @@ def _run(file: IO[bytes], stored: list[Stored]) -> Any:
         if count > _MAX_INSTRUCTIONS:
             raise PickleError("it is far too long for a description of tensors")
         if name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
+            push(_CONSTANTS[name])
         elif _PUSHED.fullmatch(name):
-            stack.append(argument)
+            push(argument)
         elif name == "MARK":
-            marks.append(len(stack))
+            before.append(stack)
+            stack = []
         elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            push(memo[argument])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             parts = argument.split(" ", 1) if name == "GLOBAL" else [*_pop(stack, 2)]
-            stack.append(_known(".".join(parts)))
+            push(_known(".".join(parts)))
         elif name == "BINPERSID":
             stored.append(Stored(stack.pop()))
-            stack.append(stored[-1])
+            push(stored[-1])
         elif name in ("EMPTY_DICT", "DICT"):
-            stack.append(_put({}, since_mark() if name == "DICT" else []))
+            push(_put({}, since_mark() if name == "DICT" else []))
         elif name in ("EMPTY_LIST", "EMPTY_SET", "LIST", "FROZENSET"):
-            stack.append([] if name.startswith("EMPTY") else since_mark())
+            items = [] if name.startswith("EMPTY") else since_mark()
+            push(tuple(items) if name == "FROZENSET" else items)
         elif name.startswith("TUPLE"):
-            stack.append(tuple(since_mark() if name == "TUPLE" else _pop(stack, int(name[-1]))))
+            push(tuple(since_mark() if name == "TUPLE" else _pop(stack, int(name[-1]))))
         elif name in ("SETITEM", "SETITEMS"):
             pairs = since_mark() if name == "SETITEMS" else _pop(stack, 2)
-            _put(stack[-1].items if isinstance(stack[-1], Call) else stack[-1], pairs)
+            _put(stack[-1].items if _is_collection(stack[-1]) else stack[-1], pairs)
         elif name in ("APPEND", "APPENDS", "ADDITEMS"):
             items = _pop(stack, 1) if name == "APPEND" else since_mark()
             if isinstance(stack[-1], list):
                 stack[-1] += items
+            elif not _is_collection(stack[-1]):
+                raise PickleError(_NO_PLACE)
         elif name in ("REDUCE", "NEWOBJ"):
             function, arguments = _pop(stack, 2)
             if not isinstance(function, Name) or not isinstance(arguments, tuple):
                 raise PickleError(f"it calls a {type(function).__name__}, which is no function")
-            ordered = function == "collections.OrderedDict" and not arguments
-            stack.append({} if ordered else Call(function, arguments, {}))
+            ordered = function == "collections.OrderedDict"
+            push(_ordered(*arguments) if ordered else Call(function, arguments, {}))
         elif name == "BUILD":
-            stack.pop()  # attributes, such as a state dict's version numbers
+            state = stack.pop()  # attributes, such as a state dict's version numbers
+            if not isinstance(stack[-1], dict | Call) or not isinstance(state, dict | tuple):
+                raise PickleError(f"it gives a {type(state).__name__} as attributes to a {type(stack[-1]).__name__}")
         elif name == "STOP":
-            return stack.pop()
+            (content,) = stack
+            if before:
+                raise PickleError("it ends in the middle")
+            return content
         elif name not in ("PROTO", "FRAME"):
             raise PickleError(f"it has the instruction {name}, which is not used for tensors")
     raise PickleError("it has no end")
@@ -131,12 +143,24 @@ def _pop(stack: list[Any], count: int) -> list[Any]:
     return items
 
 
+def _is_collection(value: Any) -> bool:
+    return isinstance(value, Call) and value.function.startswith("collections.")
+
+
+def _ordered(pairs: Any = ()) -> dict[Any, Any]:
+    """An OrderedDict of nothing, or (of Python 2) of a list of pairs."""
+    if not isinstance(pairs, list | tuple):
+        raise PickleError(f"it makes an OrderedDict of a {type(pairs).__name__}")
+    return _put({}, [part for key, value in pairs for part in (key, value)])
+
+
 def _put(target: Any, pairs: list[Any]) -> Any:
     """Puts keys and values, in turn, into a dict. Of other keys, which could be chosen to collide, none is kept."""
     if not isinstance(target, dict) or len(pairs) % 2:
-        raise PickleError("it puts items where none can be")
+        raise PickleError(_NO_PLACE)
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        plain = isinstance(key, str) or (isinstance(key, int) and abs(key) < 2**63)
+        hash(key)  # as Python does, or raises
+        plain = type(key) is str or (type(key) is int and abs(key) < 2**63)
         target[key if plain else object()] = value
     return target
 

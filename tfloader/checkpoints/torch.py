@@ -19,7 +19,7 @@ import numpy as np
 
 from tfloader.checkpoints.base import DTYPES, Checkpoint, TensorSpec, Watch, aligned_copy, aligned_empty, show
 from tfloader.checkpoints.files import expect, reading
-from tfloader.checkpoints.pickles import MAX_PICKLE_BYTES, Call, PickleError, Stored, read_pickle
+from tfloader.checkpoints.pickles import MAX_PICKLE_BYTES, Call, Name, PickleError, Stored, read_pickle
 from tfloader.errors import CheckpointError, listing
 from tfloader.files import Bounded
 from tfloader.filesystem import open_file
@@ -160,7 +160,10 @@ def _zipped(file: Any) -> tuple[Any, dict[str, _Storage]]:
         raise PickleError("it was written on a big-endian machine, which is not supported")
     data = f"{root}data/"
     storages = {name.removeprefix(data): found for name, found in members.items() if name.startswith(data)}
-    return read_pickle(io.BytesIO(whole(pickle)))[0], storages
+    content, stored = read_pickle(io.BytesIO(whole(pickle)))
+    for item in stored:
+        _described(item)
+    return content, storages
 
 
 def _in_a_row(file: Any) -> tuple[Any, dict[str, _Storage]]:
@@ -185,9 +188,10 @@ def _in_a_row(file: Any) -> tuple[Any, dict[str, _Storage]]:
 def _described(stored: Stored) -> tuple[str, str, int]:
     """Key, dtype and number of elements that a storage's id states."""
     kind, name, key, _, count, *view = stored.id
-    if kind != "storage" or not isinstance(key, str) or type(count) is not int or any(view):
+    known = kind == "storage" and type(name) is Name and name.endswith("Storage")
+    if not known or type(key) is not str or type(count) is not int or any(view):
         raise PickleError("it has a storage of an unknown kind")
-    numbers = str(name).rpartition(".")[2].removesuffix("Storage")
+    numbers = name.rpartition(".")[2].removesuffix("Storage")
     return key, _DTYPES.get(numbers, numbers), count
 
 
@@ -262,7 +266,8 @@ def _located(value: Call, storages: dict[str, _Storage]) -> _Tensor:
     if any(flags for flags in more[2:] if isinstance(flags, dict)):
         raise CheckpointError("its numbers are stored with their signs turned")
     # A stride that is never taken may be anything.
-    tensor = _Tensor(spec, key, offset, tuple(s if n > 1 else 0 for n, s in zip(shape, strides, strict=True)))
+    taken = (n > 1 and spec.size > 0 for n in shape)
+    tensor = _Tensor(spec, key, offset, tuple(s if t else 0 for t, s in zip(taken, strides, strict=True)))
     if max(spec.size, offset + tensor.extent) > count:
         raise CheckpointError(f"{spec.shape} is more than its storage holds")
     if storages[key].nbytes < count * _itemsize(dtype):
