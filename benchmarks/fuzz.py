@@ -4,7 +4,8 @@
 
 An execution writes a damaged copy of a target's file and reads it. What is done to the file follows from the target,
 the seed and the execution's number alone: `--first N --executions 1` repeats one. The readers (`fuzz_weights.py`,
-`fuzz_texts.py`) run in forked processes with bounds on memory and time. Verdicts, by the bytes' own meaning where
+`fuzz_torch.py`, `fuzz_texts.py`) run in forked processes with bounds on memory and time. Their files lie in memory
+where the system has a place for that (/dev/shm), or where TMPDIR says. Verdicts, by the bytes' own meaning where
 another reader can tell it:
 
 - refused: a TfloaderError. same: what the whole file gives. explained: something else, and another reader finds it too.
@@ -17,11 +18,14 @@ Prints a table of counts and each kind of fault with its first numbers; the exit
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import json
 import mmap
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -39,9 +43,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS, TOKENIZERS = (ROOT / "tests" / "fixtures" / name for name in ("checkpoints", "tokenizers"))
 BENIGN = ("refused", "same", "explained")
 FAULTS = ("different", "foreign", "crash", "hang")
-BATCH = 2000  # executions of one process, so that leaks end with it
+BATCH = 10_000  # executions of one process, so that leaks end with it
 MEMORY = 1 << 30  # bytes that a reader may map beyond what its process has
 HANG = 30.0  # seconds
+PREFIX = "tfloader-fuzz-"
 NUMBERS = (0, 1, 2, 7, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 VALUES = (
     None,
@@ -143,7 +148,7 @@ def damaged_json(draw: random.Random, content: bytes) -> bytes:
         (there, key), (other, other_key) = draw.choice(found), draw.choice(found)
         what = draw.randrange(6)
         if what == 0:
-            there[key] = draw.choice(VALUES)
+            there[key] = copy.deepcopy(draw.choice(VALUES))
         elif what == 1:
             there[key] = json.loads(json.dumps(other[other_key]))
         elif what == 2 and isinstance(there, dict):
@@ -226,57 +231,88 @@ class Tally:
         return Counter(dict(zip(BENIGN, self.cells[1:], strict=False)))
 
 
-def work(target: Target, seed: int, numbers: range, tally: Tally, report: int) -> None:
-    """Runs executions in this process; faults go as lines of JSON into a pipe."""
+def work(target: Target, seed: int, numbers: range, folder: str, tally: Tally, report: int) -> None:
+    """Runs executions in this process; faults go as lines of JSON into a file."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     read = target.open()
-    with tempfile.TemporaryDirectory(prefix="tfloader-fuzz-") as folder:
-        refill(target, folder)
-        whole = read(folder)
-        with open("/proc/self/statm", encoding="ascii") as file:
-            mapped = int(file.read().split()[0]) * mmap.PAGESIZE
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, resource.RLIM_INFINITY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for number in numbers:
-            name, content = damaged(target, seed, number)
-            with open(os.path.join(folder, name), "wb") as file:
-                file.write(content)
-            tally.begin(number)
-            kind, where = verdict(target, read, folder, whole)
-            if kind in BENIGN:
-                tally.count(kind)
-            else:
-                os.write(report, (json.dumps([number, kind, where]) + "\n").encode())
-            with open(os.path.join(folder, name), "wb") as file:
-                file.write(target.files[name])
+    refill(target, folder)
+    whole = read(folder)
+    with open("/proc/self/statm", encoding="ascii") as file:
+        mapped = int(file.read().split()[0]) * mmap.PAGESIZE
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in numbers:
+        name, content = damaged(target, seed, number)
+        put(folder, name, content)
+        tally.begin(number)
+        kind, where = verdict(target, read, folder, whole)
+        if kind in BENIGN:
+            tally.count(kind)
+        else:
+            os.write(report, (json.dumps([number, kind, where]) + "\n").encode())
+        put(folder, name, target.files[name])
+
+
+def put(folder: str, name: str, content: bytes) -> None:
+    with open(os.path.join(folder, name), "wb") as file:
+        file.write(content)
 
 
 def refill(target: Target, folder: str) -> None:
+    """Leaves the whole files in a folder, and nothing else."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.mkdir(folder)
     for name, content in target.files.items():
-        with open(os.path.join(folder, name), "wb") as file:
-            file.write(content)
+        put(folder, name, content)
+
+
+@contextlib.contextmanager
+def a_folder() -> Iterator[str]:
+    """A folder, removed at the end; the next one's maker removes what a killed process left."""
+    from tfloader.filesystem import hold, locked
+
+    parent = tempfile.gettempdir() if "TMPDIR" in os.environ or not os.path.isdir("/dev/shm") else "/dev/shm"
+    with locked(parent):
+        for found in Path(parent).glob(f"{PREFIX}*"):
+            if (lock := hold(str(found), wait=False)) is not None:  # or else its maker lives
+                shutil.rmtree(found, ignore_errors=True)
+                os.close(lock)
+        place = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+        lock = hold(place, wait=True)
+    try:
+        yield os.path.join(place, "files")
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(lock)
 
 
 def supervised(target: Target, seed: int, numbers: range, until: float) -> tuple[Counter, list[tuple[int, str, str]]]:
     """Runs executions in one process after another: (counts of verdicts, faults as (number, verdict, where))."""
+    with a_folder() as folder:
+        return _supervised(target, seed, numbers, until, folder)
+
+
+def _supervised(
+    target: Target, seed: int, numbers: range, until: float, folder: str
+) -> tuple[Counter, list[tuple[int, str, str]]]:
     counts, faults, first = Counter(), [], numbers.start
     while first < numbers.stop and time.monotonic() < until:
         tally = Tally()
         tally.begin(-1)
-        receive, send = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                work(target, seed, range(first, min(first + BATCH, numbers.stop)), tally, send)
-            except BaseException:
-                os.write(send, (json.dumps([-1, "broken", traceback.format_exc()]) + "\n").encode())
-            os._exit(0)
-        os.close(send)
-        died = watched(child, tally, until)
-        with open(receive, encoding="utf-8") as lines:
-            found = [tuple(json.loads(line)) for line in lines]
+        with tempfile.TemporaryFile(dir=os.path.dirname(folder)) as report:  # a pipe could be full
+            child = os.fork()
+            if child == 0:
+                try:
+                    last = min(first + BATCH, numbers.stop)
+                    work(target, seed, range(first, last), folder, tally, report.fileno())
+                except BaseException:
+                    os.write(report.fileno(), (json.dumps([-1, "broken", traceback.format_exc()]) + "\n").encode())
+                os._exit(0)
+            died = watched(child, tally, until)
+            report.seek(0)
+            found = [tuple(json.loads(line)) for line in report]
         if broken := [where for _, kind, where in found if kind == "broken"]:
             raise RuntimeError(f"the target {target.name} cannot be run:\n{broken[0]}")
         if died in ("crash", "hang"):
@@ -306,9 +342,10 @@ def watched(child: int, tally: Tally, until: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     import fuzz_texts
+    import fuzz_torch
     import fuzz_weights
 
-    targets = {**fuzz_weights.TARGETS, **fuzz_texts.TARGETS}
+    targets = {**fuzz_torch.TARGETS, **fuzz_weights.TARGETS, **fuzz_texts.TARGETS}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", default=[], help=f"some of {', '.join(targets)} (all)")
     parser.add_argument("--executions", type=int, default=1000, help="of each target (1000)")
@@ -320,11 +357,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.targets or targets:
         target = targets[name]()
         numbers = range(options.first, options.first + options.executions)
-        counts, faults = supervised(target, options.seed, numbers, time.monotonic() + options.seconds)
-        rows.append([name, str(counts.total()), *(str(counts[kind]) for kind in (*BENIGN, *FAULTS))])
+        began = time.monotonic()
+        counts, faults = supervised(target, options.seed, numbers, began + options.seconds)
+        speed = counts.total() / (time.monotonic() - began)
+        rows.append([name, str(counts.total()), f"{speed:.0f}", *(str(counts[kind]) for kind in (*BENIGN, *FAULTS))])
         for number, kind, where in faults:
             bad[name, kind, where].append(number)
-    print(table(["target", "executions", *BENIGN, *FAULTS], rows))
+    print(table(["target", "executions", "a second", *BENIGN, *FAULTS], rows))
     for (name, kind, where), found in bad.items():
         print(f"{name}: {kind}, {len(found)} times: {where}; executions {', '.join(map(str, found[:5]))}")
     return 1 if bad else 0

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import struct
 import tempfile
 import traceback
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz import CHECKPOINTS, Target, damaged_json
+from fuzz import NUMBERS, Target, damaged_json
 
 Arrays = dict[str, tuple[str, tuple[int, ...], bytes]]
 
@@ -98,29 +99,78 @@ def hdf5() -> Target:
         file.attrs["layer_names"] = [b"layer"]
 
     def right(folder: str, value: Arrays) -> bool:
-        found = {}
-        with h5py.File(os.path.join(folder, "tf_model.h5")) as file:
-            file.visititems(lambda name, item: found.update({name: item[()]}) if hasattr(item, "dtype") else None)
-        return value == described({name: np.asarray(item) for name, item in found.items()})
+        return value == of_hdf5(os.path.join(folder, "tf_model.h5"))
 
-    return Target("hdf5", {"tf_model.h5": made.getvalue()}, tensors("tf_model.h5"), right)
+    shapes = {".h5": metadata_of_hdf5}
+    return Target("hdf5", {"tf_model.h5": made.getvalue()}, tensors("tf_model.h5"), right, shapes)
+
+
+def of_hdf5(path: str) -> Arrays:
+    import h5py
+
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if hasattr(item, "dtype") else None)
+    return described({name: np.asarray(item) for name, item in found.items()})
+
+
+def metadata_of_hdf5(draw: random.Random, content: bytes) -> bytes:
+    """A number replaced behind one of the signatures of HDF5's own structures."""
+    data = bytearray(content)
+    place = draw.choice(
+        [match.start() for match in re.finditer(b"TREE|SNOD|HEAP|\x01\0[\x02-\x09]\0\x01\0\0\0", content)]
+    )
+    place, size = min(place + draw.randrange(4, 160), len(data) - 8), draw.choice((1, 2, 4, 8))
+    number = draw.choice((*NUMBERS, int.from_bytes(data[place : place + size], "little") + draw.choice((-1, 1, 8))))
+    data[place : place + size] = (number & (1 << 8 * size) - 1).to_bytes(size, "little")
+    return bytes(data)
+
+
+def keras2() -> Target:
+    """A file as bert4keras saved it: a group a layer, sublayers numbered through the program."""
+    import h5py
+
+    name, made, values = "best_model.weights", io.BytesIO(), iter(arrays().values())
+    attention = [f"dense_{number}/{kind}" for number in (7, 8, 9, 10) for kind in ("kernel", "bias")]
+    layers = {"Embedding-Token": ["embeddings"], "Embedding-Norm": ["beta", "gamma"], "Transformer-0-Self": attention}
+    with h5py.File(made, "w") as file:
+        for layer, weights in layers.items():
+            for weight in weights:
+                file[f"{layer}/{layer}/{weight}:0"] = next(values, np.ones(5, "float32"))
+
+    def placed(found: dict[str, Any]) -> list[tuple[str, str, Any]]:
+        """By the layer and the last part: in between, sublayers have other numbers here."""
+        return sorted(
+            (path.split("/")[0], path.split("/")[-1].removesuffix(":0"), item) for path, item in found.items()
+        )
+
+    def right(folder: str, value: Arrays) -> bool:
+        return placed(value) == placed(of_hdf5(os.path.join(folder, name)))
+
+    return Target("keras2", {name: made.getvalue()}, tensors(name), right, {".weights": metadata_of_hdf5})
 
 
 def tensorflow() -> Target:
-    import tensorflow as tf
+    def make(folder: str) -> None:
+        import tensorflow as tf
 
-    source = CHECKPOINTS / "albert_google"
-    (index,) = (path.name for path in source.glob("*.index"))
-    prefix = index.removesuffix(".index")
-    names = ("checkpoint", index, f"{prefix}.data-00000-of-00001")
+        items = arrays()
+        tf.raw_ops.SaveV2(
+            prefix=os.path.join(folder, "model.ckpt"),
+            tensor_names=list(items),
+            shape_and_slices=[""] * len(items),
+            tensors=[tf.convert_to_tensor(array) for array in items.values()],
+        )
 
     def right(folder: str, value: Arrays) -> bool:
-        reader = tf.train.load_checkpoint(os.path.join(folder, prefix))
+        import tensorflow as tf
+
+        reader = tf.train.load_checkpoint(os.path.join(folder, "model.ckpt"))
         return value == described({name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
 
-    return Target(
-        "tensorflow", {name: (source / name).read_bytes() for name in names}, tensors(""), right, damaged=len(names)
-    )
+    files = dict(sorted(made_elsewhere(make).items(), reverse=True))  # the index is first
+    files["checkpoint"] = b'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n'
+    return Target("tensorflow", files, tensors(""), right, damaged=len(files))
 
 
 # ---- states of trainings
@@ -202,9 +252,12 @@ def adapters() -> Target:
     def opened() -> Callable[[str], Any]:
         import tfloader
 
+        bases = [lora_base()]  # one at a time: what is refused leaves it as it is
+
         def read(folder: str) -> Any:
-            trained = lora_base()
+            trained = bases[0]
             tfloader.load_adapters(trained, os.path.join(folder, "adapters.safetensors"))
+            bases[0] = lora_base()
             layer = trained.get_layer("first")
             values = {item.path: np.asarray(item) for item in trained.weights if "lora" in item.path}
             return [layer.lora_rank, layer.lora_alpha], described(values)
@@ -222,6 +275,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "safetensors": safetensors,
     "shards": shards,
     "hdf5": hdf5,
+    "keras2": keras2,
     "tensorflow": tensorflow,
     "backup": backup,
     "adapters": adapters,
