@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -22,6 +23,7 @@ from tfloader.generation.command import generate
 from tfloader.reports import info_lines, show_checks, show_json
 from tfloader.terminal import escape_what_cannot_be_encoded, flush, show, silence_tensorflow
 
+TOKEN_LENGTH = 4096
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
 
@@ -121,7 +123,6 @@ def download(options: argparse.Namespace) -> int:
       tfloader download hf:google/flan-t5-small --mirror https://hf-mirror.com
     """
     from tfloader import downloads
-    from tfloader.files import read_text
 
     if not options.source:
         width = max(map(len, downloads.CATALOGUE))
@@ -132,7 +133,7 @@ def download(options: argparse.Namespace) -> int:
         options.output,
         sha256=options.sha256,
         mirror=options.mirror,
-        token=read_text(options.token_file).strip() if options.token_file else None,
+        token=read_token(options.token_file) if options.token_file else None,
         offline=options.offline or None,
         allow_pickle=options.allow_pickle,
     )
@@ -143,6 +144,22 @@ def download(options: argparse.Namespace) -> int:
 def argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     """What a command line takes, in the words of `ArgumentParser.add_argument`."""
     return names, settings
+
+
+def read_token(path: str) -> str:
+    """The token that a file holds, or standard input, of which no more is read than a token may have."""
+    from tfloader.files import read_text
+
+    if path == "-":
+        token = sys.stdin.read(TOKEN_LENGTH).strip()
+        if not token:
+            raise ArgumentError("--token-file -: standard input holds no token.")
+        return token
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ArgumentError(
+            f"--token-file {path}: not a file. A pipe is read so: ... | tfloader download --token-file -"
+        )
+    return read_text(path, limit=TOKEN_LENGTH).strip()
 
 
 def number_of_bytes(text: str) -> int:
@@ -204,7 +221,9 @@ COMMANDS = {
         argument("-o", "--output", metavar="FOLDER", help="where to (default: a folder of the source's name)"),
         argument("--sha256", type=sha256, metavar="HEX", help="what the file at an address must have"),
         argument("--mirror", metavar="ADDRESS", help="use this in place of the hub (default: $HF_ENDPOINT)"),
-        argument("--token-file", metavar="FILE", help="holds the token for gated models (default: $HF_TOKEN)"),
+        argument(
+            "--token-file", metavar="FILE", help="the token for gated models; - is a pipe (default: $HF_TOKEN)"
+        ),
         argument("--offline", action="store_true", help="make no requests"),
         argument("--allow-pickle", action="store_true", help="take pytorch_model.bin where there is nothing else"),
         JSON,

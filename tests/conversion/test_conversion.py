@@ -19,7 +19,7 @@ from tfloader.checkpoints import open_checkpoint
 from tfloader.conversion import FORMATS, comparison
 from tfloader.conversion.source import Source, token_ids
 from tfloader.conversion.variables import Variables
-from tfloader.errors import ConfigError, ConversionError, TfloaderError
+from tfloader.errors import ArgumentError, ConfigError, ConversionError, TfloaderError
 from tfloader.naming import RELEASES
 from tfloader.naming.base import Naming, Split, row
 from tfloader.naming.fit import fit
@@ -316,9 +316,9 @@ def test_a_keras_archive_opens_in_keras_with_the_same_variables_and_outputs(name
 
 
 def test_each_format_says_which_options_it_does_not_have(tmp_path):
-    with pytest.raises(ConversionError, match="max_shard_bytes: writing 'keras' has no such option"):
+    with pytest.raises(ArgumentError, match="max_shard_bytes: writing 'keras' has no such option"):
         tfloader.convert(CHECKPOINTS / "hf_bert", tmp_path / "out", "keras", max_shard_bytes=10)
-    with pytest.raises(ConversionError, match=r"to='gguf' is no format .* huggingface, tensorflow, keras"):
+    with pytest.raises(ArgumentError, match=r"to='gguf' is no format .* huggingface, tensorflow, keras"):
         tfloader.convert(CHECKPOINTS / "hf_bert", tmp_path / "out", "gguf")
     assert {"huggingface", "tensorflow", "keras", "savedmodel", "onnx", "litert"} == set(FORMATS)
 

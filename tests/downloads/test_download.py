@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -516,6 +517,18 @@ def test_the_command_hands_everything_on(monkeypatch, capsys):
         "a": ("hf:a/b", None), "sha256": "0" * 64, "mirror": "https://m", "token": "abc", "offline": None,
         "allow_pickle": True,
     }  # fmt: skip
+
+
+def test_a_token_may_come_from_a_pipe_in_the_place_of_a_file(monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(downloads, "download", lambda *_, **options: given.append(options["token"]) or "x")
+    monkeypatch.setattr("sys.stdin", io.StringIO("abc\n" + " " * 10_000))
+    assert cli.main(["download", "hf:a/b", "--token-file", "-"]) == 0 and given == ["abc"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert cli.main(["download", "hf:a/b", "--token-file", "-"]) == 2
+    os.mkfifo("pipe")  # which nobody writes: it is not waited for
+    assert cli.main(["download", "hf:a/b", "--token-file", "pipe"]) == 2
+    assert "... | tfloader download --token-file -" in capsys.readouterr().err
 
 
 def test_the_command_without_source_lists_the_releases(capsys):

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from tfloader.border import public
-from tfloader.errors import ConversionError
+from tfloader.errors import ArgumentError
 
 # Format -> the module whose `export(source, target, to=..., **options)` writes it.
 FORMATS = {
@@ -57,18 +57,18 @@ def convert(
         For tensor formats, what was done and checked, as a list of `tfloader.checks.Check`.
 
     Raises:
-        ConversionError: listing all that the target cannot hold, or options that its format does not have; nothing is
-            written.
+        ArgumentError: there is no such format, or it does not have these options.
+        ConversionError: listing all that the target cannot hold; nothing is written.
         TfloaderError: the source cannot be read, or the target cannot be written.
     """
     options = {
         name: value for name, value in locals().items() if value is not None and name not in ("source", "target", "to")
     }
     if to not in FORMATS:
-        raise ConversionError(f"to={to!r} is no format that tfloader writes; there are {', '.join(FORMATS)}.")
+        raise ArgumentError(f"to={to!r} is no format that tfloader writes; there are {', '.join(FORMATS)}.")
     export = importlib.import_module(FORMATS[to]).export
     parameters = inspect.signature(export).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     if strange := [name for name in options if name not in known]:
-        raise ConversionError(f"{', '.join(strange)}: writing {to!r} has no such option. Leave it out.")
+        raise ArgumentError(f"{', '.join(strange)}: writing {to!r} has no such option. Leave it out.")
     return export(os.fspath(source), os.fspath(target), to=to, **options)
