@@ -38,7 +38,7 @@ def info(options: argparse.Namespace) -> int:
     """
     from tfloader import inspection
 
-    found = inspection.info(options.path, options.model)
+    found = inspection.info(options.path, options.model, dict(options.rename))
     show_json(found) if options.json else show("\n".join(info_lines(found)))
     return 0
 
@@ -54,12 +54,14 @@ def verify(options: argparse.Namespace) -> int:
       tfloader verify chinese_L-12_H-768_A-12 && echo sound
     """
     if options.other is not None:
+        if options.rename:
+            raise ArgumentError("--rename is for one checkpoint: convert it first.")
         return compare(options)
     if options.keep_tokens:
         raise ArgumentError("--keep-tokens is for two checkpoints: name the OTHER one, too.")
     from tfloader import inspection
 
-    checks = inspection.verify(options.path, options.model, options.ignore)
+    checks = inspection.verify(options.path, options.model, options.ignore, dict(options.rename))
     return show_checks(options, checks, options.path, "sound")
 
 
@@ -104,7 +106,7 @@ def convert(options: argparse.Namespace) -> int:
         "ignore",
         "verify",
     )
-    checks = convert(**{name: getattr(options, name) for name in given})
+    checks = convert(**{name: getattr(options, name) for name in given}, rename=dict(options.rename) or None)
     return show_checks(options, checks, options.target, "written")
 
 
@@ -162,6 +164,14 @@ def read_token(path: str) -> str:
     return read_text(path, limit=TOKEN_LENGTH).strip()
 
 
+def renaming(text: str) -> tuple[str, str]:
+    """The two sides of OLD=NEW."""
+    old, sign, new = text.partition("=")
+    if not (old and sign):
+        raise ValueError(text)
+    return old, new
+
+
 def number_of_bytes(text: str) -> int:
     """What "2GB", "500 MB" or "1000" means; argparse reports the ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?B)?", text.strip())
@@ -181,17 +191,26 @@ MODEL = argument("--model", metavar="FAMILY", help="the family, where the names 
 IGNORE = argument(
     "--ignore", action="append", default=[], metavar="PATTERN", help="tensors to leave unread, such as 'classifier.*'"
 )
+RENAME = argument(
+    "--rename",
+    action="append",
+    default=[],
+    type=renaming,
+    metavar="OLD=NEW",
+    help="names of tensors that begin with OLD, or end with it for *OLD, have NEW there",
+)
 KEEP_TOKENS = argument("--keep-tokens", metavar="FILE", help="OTHER has only these tokens of the first, in this order")
 JSON = argument("--json", action="store_true", help="print one JSON object")
 TRACEBACK = argument("--traceback", action="store_true", help="show where in the code an error arose")
 
 COMMANDS = {
-    info: (PATH, MODEL, JSON),
+    info: (PATH, MODEL, RENAME, JSON),
     verify: (
         PATH,
         argument("other", metavar="OTHER", nargs="?", help="a second checkpoint, to be compared with the first"),
         MODEL,
         IGNORE,
+        RENAME,
         KEEP_TOKENS,
         JSON,
     ),
@@ -213,6 +232,7 @@ COMMANDS = {
         argument("--tokenizer", metavar="PATH", help="goes along in place of the one beside SRC"),
         argument("--no-tokenizer", dest="tokenizer", action="store_false", default=None, help="none goes along"),
         IGNORE,
+        RENAME,
         argument("--verify", action=argparse.BooleanOptionalAction, help="compare both sides (default: up to 1 GB)"),
         JSON,
     ),
@@ -221,9 +241,7 @@ COMMANDS = {
         argument("-o", "--output", metavar="FOLDER", help="where to (default: a folder of the source's name)"),
         argument("--sha256", type=sha256, metavar="HEX", help="what the file at an address must have"),
         argument("--mirror", metavar="ADDRESS", help="use this in place of the hub (default: $HF_ENDPOINT)"),
-        argument(
-            "--token-file", metavar="FILE", help="the token for gated models; - is a pipe (default: $HF_TOKEN)"
-        ),
+        argument("--token-file", metavar="FILE", help="the token for gated models; - is a pipe (default: $HF_TOKEN)"),
         argument("--offline", action="store_true", help="make no requests"),
         argument("--allow-pickle", action="store_true", help="take pytorch_model.bin where there is nothing else"),
         JSON,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from tfloader.border import public
-from tfloader.checkpoints import Checkpoint, open_checkpoint
+from tfloader.checkpoints import Checkpoint
 from tfloader.checkpoints.base import folder_of, show
 from tfloader.checks import Check, Skipped, outcome, outputs_on_random_ids
 from tfloader.config import TransformerConfig
@@ -24,6 +24,7 @@ from tfloader.naming import config_beside, release_of
 from tfloader.naming.base import counts
 from tfloader.naming.fit import fit
 from tfloader.naming.release import Release
+from tfloader.naming.renamed import open_renamed
 from tfloader.tokenizers import load_tokenizer
 from tfloader.tokenizers.loading import kinds_of_tokenizer
 
@@ -36,12 +37,15 @@ TOKENIZER_KINDS = {
 
 
 @public
-def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, Any]:
+def info(
+    path: str | os.PathLike[str], model: str | None = None, rename: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Describes a checkpoint without loading it.
 
     Args:
         path: as `load`'s path.
         model: the family, where the names of the tensors fit several.
+        rename: as `load`'s.
 
     Returns:
         A dictionary that json can write: path, release, family, parts, config, parameters, dtypes (parameters of
@@ -51,7 +55,7 @@ def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, An
     Raises:
         CheckpointError, ConfigError: it is none that tfloader can read.
     """
-    with open_checkpoint(path) as checkpoint:
+    with open_renamed(path, rename) as checkpoint:
         release = release_of(checkpoint, model)
         config, config_file = config_beside(checkpoint, release)
         found = fit(checkpoint, release, config)
@@ -83,13 +87,18 @@ def info(path: str | os.PathLike[str], model: str | None = None) -> dict[str, An
 
 
 @public
-def verify(path: str | os.PathLike[str], model: str | None = None, ignore: Collection[str] = ()) -> Iterator[Check]:
+def verify(
+    path: str | os.PathLike[str],
+    model: str | None = None,
+    ignore: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
+) -> Iterator[Check]:
     """Checks a checkpoint from its bytes to a forward pass; gives each outcome as soon as it is known.
 
     Arguments are those of `info`, and `ignore`: patterns of tensors that may stay unread, such as "classifier.*". It is
     sound if none is "FAILED". A failed check skips only those that depend on it.
     """
-    found: dict[str, Any] = {"family": model, "ignore": ignore}
+    found: dict[str, Any] = {"family": model, "ignore": ignore, "rename": rename}
     try:
         for name, check, needs in CHECKS:
             lost = [need for need in needs if need not in found]
@@ -105,8 +114,8 @@ def verify(path: str | os.PathLike[str], model: str | None = None, ignore: Colle
             found["checkpoint"][0].close()
 
 
-def _open(path: Any, family: str | None) -> tuple[tuple[Checkpoint, Release], str]:
-    checkpoint = open_checkpoint(path)
+def _open(path: Any, family: str | None, rename: Mapping[str, str] | None) -> tuple[tuple[Checkpoint, Release], str]:
+    checkpoint = open_renamed(path, rename)
     try:
         release = release_of(checkpoint, family)
     except BaseException:
@@ -121,7 +130,11 @@ def _config(path: Any, opened: tuple[Checkpoint, Release]) -> tuple[TransformerC
 
 
 def _load(
-    path: Any, opened: tuple[Checkpoint, Release], config: TransformerConfig, ignore: Collection[str]
+    path: Any,
+    opened: tuple[Checkpoint, Release],
+    config: TransformerConfig,
+    ignore: Collection[str],
+    rename: Mapping[str, str] | None,
 ) -> tuple[Any, str]:
     """The model with every part of which there is a tensor: what is left over or missing is refused."""
     from tfloader.models.builder import FAMILIES, load
@@ -129,7 +142,7 @@ def _load(
 
     options: dict[str, Any] = fit(*opened, config).options(FAMILIES[config.family])
     options |= dict.fromkeys(config.strange_tokens())
-    model = load(path, model=config.family, dtype="float32", ignore=ignore, **options)
+    model = load(path, model=config.family, dtype="float32", ignore=ignore, rename=rename, **options)
     found = fitted(model.transformer, *opened, ignore, left_out=())
     found.refuse(opened[0])
     parts = f", with {', '.join(found.parts)}" if found.parts else ""
@@ -208,9 +221,9 @@ def _forward(path: Any, model: Any) -> tuple[None, str]:
 
 # (name, function, the earlier checks whose results it takes)
 CHECKS = (
-    ("checkpoint", _open, ("family",)),
+    ("checkpoint", _open, ("family", "rename")),
     ("config", _config, ("checkpoint",)),
-    ("model", _load, ("checkpoint", "config", "ignore")),
+    ("model", _load, ("checkpoint", "config", "ignore", "rename")),
     ("data", _data, ("checkpoint",)),
     ("exactness", _exact, ("checkpoint", "config", "model")),
     ("tokenizer", _tokenizer, ("config",)),

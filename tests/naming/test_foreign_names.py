@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 import tfloader
 from tests.conftest import CHECKPOINTS
 from tests.releases import case
-from tfloader import inspection
+from tfloader import cli, inspection
+from tfloader.checkpoints.tensorflow_writer import write_tensorflow
 from tfloader.errors import CheckpointError, ConfigError, WeightsError
 
 HF_BERT, GOOGLE = CHECKPOINTS / "hf_bert", CHECKPOINTS / "bert_google"
@@ -104,6 +105,14 @@ def test_of_tied_tensors_any_one_will_do(name, kept, tmp_path):
     save_file({key: np.ascontiguousarray(array) for key, array in tensors.items()}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert same(tfloader.load(tmp_path, **release.options), tfloader.load(release.path, **release.options))
+    if name == "hf_t5_v10":  # as transformers 5 writes it, which says by the scale alone that it is T5 1.0
+        scaled = {"transformers_version": "5.24.0", "tie_word_embeddings": True, "scale_decoder_outputs": True}
+        (tmp_path / "config.json").write_text(json.dumps(config | scaled))
+        assert same(tfloader.load(tmp_path, **release.options), tfloader.load(release.path, **release.options))
+        (tmp_path / "config.json").write_text(json.dumps(config | scaled | {"scale_decoder_outputs": False}))
+        if kept == "lm_head.weight":
+            with pytest.raises(WeightsError, match="Embedding-Token"):
+                tfloader.load(tmp_path, **release.options)
 
 
 def test_an_output_layer_of_its_own_is_never_taken_for_the_embedding(tmp_path):
@@ -140,6 +149,30 @@ def test_attention_that_is_stored_by_heads_is_read(tmp_path):
     assert {check.name: check.status for check in inspection.verify(folder)}["exactness"] == "ok"
     tfloader.convert(folder, tmp_path / "safe", to="huggingface")
     assert same(tfloader.load(tmp_path / "safe"), tfloader.load(source))
+
+
+def test_averages_alone_are_read_by_a_name_for_their_end_everywhere(tmp_path, capsys):
+    end = "/ExponentialMovingAverage"
+    with tfloader.open_checkpoint(GOOGLE) as checkpoint:
+        averages = {name + end: checkpoint.read(name) for name in checkpoint}
+        items = [(name + end, spec, lambda name=name: averages[name + end]) for name, spec in checkpoint.items()]
+        write_tensorflow(tmp_path / "averages" / "bert_model.ckpt", items)
+    config = json.loads((GOOGLE / "bert_config.json").read_text())
+    with pytest.raises(CheckpointError) as caught:
+        tfloader.load(averages, config=config)
+    rename = {"*" + end: ""}
+    assert f"pass rename={rename!r} (--rename '*{end}=')" in str(caught.value)
+    assert same(tfloader.load(averages, config=config, rename=rename), tfloader.load(GOOGLE))
+    with pytest.raises(CheckpointError, match="no tensor's name ends with '/EMA'"):
+        tfloader.load(averages, config=config, rename={"*/EMA": ""})
+
+    (tmp_path / "averages" / "bert_config.json").write_text(json.dumps(config))
+    path, given = str(tmp_path / "averages"), ["--rename", f"*{end}="]
+    assert cli.main(["info", path, *given]) == cli.main(["verify", path, *given]) == 0
+    assert cli.main(["convert", path, str(tmp_path / "out"), *given]) == 0
+    assert same(tfloader.load(tmp_path / "out"), tfloader.load(GOOGLE))
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["info", path, "--rename", "x"])
 
 
 def test_several_ids_end_a_text_through_load_save_cut_and_generation(tmp_path):

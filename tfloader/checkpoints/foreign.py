@@ -22,7 +22,7 @@ _WRITERS = (
     (
         r".*/ExponentialMovingAverage",
         "a checkpoint of moving averages",
-        "Write them under the names of their variables, without /ExponentialMovingAverage.",
+        "To take the averages pass rename={'*/ExponentialMovingAverage': ''} (--rename '*/ExponentialMovingAverage=').",
     ),
     (
         r".*/(Adam(_1)?|adam_[mv]|Momentum|slot_[a-z]+)|optimizer(_weights)?[/.].*",

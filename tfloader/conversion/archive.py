@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,14 @@ def export(
     keep_tokens: Any = None,
     tokenizer: str | os.PathLike[str] | bool | None = None,
     ignore: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
     verify: bool | None = None,
 ) -> list[Check]:
     """Writes a folder with `model.keras`, a model with every head of which there are tensors; see `tfloader.convert`.
 
     Its dtype policy is `dtype`, or the dtype of the tensors.
     """
-    with Source(source, token_ids(keep_tokens), model, ignore) as opened:
+    with Source(source, token_ids(keep_tokens), model, ignore, rename) as opened:
         problems = Problems(opened, target, tokenizer)
         dtypes = {spec.dtype for spec in opened.variables.values()} if dtype is None else {dtype}
         if len(dtypes) != 1 or not dtypes <= set(READABLE_DTYPES):

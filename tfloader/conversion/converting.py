@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tfloader.border import public
@@ -31,6 +31,7 @@ def convert(
     keep_tokens: str | os.PathLike[str] | Sequence[int] | None = None,
     tokenizer: str | os.PathLike[str] | bool | None = None,
     ignore: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
     verify: bool | None = None,
     text: bool | None = None,
     max_length: int | None = None,
@@ -49,6 +50,7 @@ def convert(
         keep_tokens: ids of the tokens to keep, in their new order, or a file of them: a JSON list, or one a line.
         tokenizer: the tokenizer that goes along; None: the one beside the source, False: none.
         ignore: patterns of tensors that may stay unread, such as "classifier.*".
+        rename: as `load`'s, for tensor formats and "keras".
         verify: runs both sides on random input and compares all tensors before the target appears; None: for
             checkpoints up to 1 GB.
         text, max_length, decoding: of an export; see `export`.

@@ -6,16 +6,16 @@ The model is built without values: 2 s and some 60 MB for 48 blocks of 1536.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tfloader.checkpoints import open_checkpoint
 from tfloader.config import CONFIG_FIELDS, NOT_MATHEMATICS, TransformerConfig
 from tfloader.conversion.variables import Variables
 from tfloader.errors import ConfigError
 from tfloader.files import MAX_JSON_BYTES, parse_json, read_text
 from tfloader.naming import config_beside, read_raw_config, release_of
 from tfloader.naming.fit import fit
+from tfloader.naming.renamed import open_renamed
 
 NOT_IN_VARIABLES = NOT_MATHEMATICS - {"application", "uncut_vocab_size"}
 
@@ -41,13 +41,14 @@ class Source:
         keep_tokens: Sequence[int] | None = None,
         model: str | None = None,
         ignore: Collection[str] = (),
+        rename: Mapping[str, str] | None = None,
         like: Source | None = None,
     ) -> None:
         from tfloader.models.builder import FAMILIES
         from tfloader.weights import fitted
 
-        self.path, self.model, self.ignore = path, model, ignore
-        self.checkpoint = open_checkpoint(path)
+        self.path, self.model, self.ignore, self.rename = path, model, ignore, rename
+        self.checkpoint = open_renamed(path, rename)
         try:
             self.release = release_of(self.checkpoint, model)
             self.config, self.config_file = config_beside(self.checkpoint, self.release)
@@ -78,7 +79,8 @@ class Source:
     @property
     def load_options(self) -> dict[str, Any]:
         """Options of `load` that give all of the model in float32, with the vocabulary that is kept."""
-        options = {"model": self.model, "dtype": "float32", "ignore": self.ignore, **self.options}
+        given = {"model": self.model, "ignore": self.ignore, "rename": self.rename}
+        options = {"dtype": "float32", **given, **self.options}
         if self.keep_tokens is not None:
             options |= {"keep_tokens": self.keep_tokens, **self.config.special_tokens}
         return options

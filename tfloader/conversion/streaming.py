@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -40,10 +40,11 @@ def export(
     keep_tokens: Any = None,
     tokenizer: str | os.PathLike[str] | bool | None = None,
     ignore: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
     verify: bool | None = None,
 ) -> list[Check]:
     """Writes a folder of tensors; see `tfloader.convert`. `to` is "huggingface" or "tensorflow"."""
-    with Source(source, token_ids(keep_tokens), model, ignore) as opened:
+    with Source(source, token_ids(keep_tokens), model, ignore, rename) as opened:
         plan = plan_of(opened, target, to, dtype, tokenizer)
         with new_folder(target, nbytes=plan.nbytes) as stage:
             with (

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 import keras
 
 from tfloader.border import public
-from tfloader.checkpoints import open_checkpoint
 from tfloader.checkpoints.base import folder_of
 from tfloader.config import BERT4KERAS_NAMES, CONFIG_FIELDS
 from tfloader.errors import CheckpointError, ConfigError, TokenizerError, WeightsError, listing
@@ -29,7 +28,7 @@ from tfloader.naming import (
     uncut_vocab_size_beside,
 )
 from tfloader.naming.reading import has_config, release_of_config
-from tfloader.naming.renamed import RenamedCheckpoint
+from tfloader.naming.renamed import open_renamed
 from tfloader.naming.writing import (
     as_published,
     config_to_write,
@@ -82,7 +81,8 @@ def load(
         compat: "bert4keras" reproduces that library's numbers where they differ from the original's.
         ignore: patterns of tensors that may stay unread, such as "classifier.*".
         ignore_config_keys: keys of the config file that you know to change nothing.
-        rename: what the names of tensors begin with -> what stands there in the release: {"model.": ""}.
+        rename: what the names of tensors begin with -> what stands there in the release: {"model.": ""}; with a star
+            in front, what they end with: {"*/ExponentialMovingAverage": ""}.
         **options: options of the family's builder (with_mlm=True, keep_tokens=[...] ...) and config values that
             override the file's (num_hidden_layers=3).
 
@@ -213,9 +213,7 @@ def _built(
     if compat not in (None, "bert4keras"):
         raise ConfigError(f"compat must be None or 'bert4keras', found {compat!r}.")
     families, preset = families_meant(model)
-    checkpoint = None if path is None else open_checkpoint(path)
-    if checkpoint is not None and rename:
-        checkpoint = RenamedCheckpoint(checkpoint, rename)
+    checkpoint = None if path is None else open_renamed(path, rename)
     # All of a config file's keys as keywords, as bert4keras allows; their words are then the file's.
     whole = config is None and {"vocab_size", "hidden_size"} <= options.keys()
     if whole and not has_config(checkpoint):

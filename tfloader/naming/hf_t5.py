@@ -18,6 +18,7 @@ from tfloader.naming.release import Release, TextFormat
 ENCODER, DECODER = "Encoder-Transformer-{layer}", "Decoder-Transformer-{decoder_layer}"
 ENCODER_BLOCK, DECODER_BLOCK = "encoder.block.{layer}.layer", "decoder.block.{decoder_layer}.layer"
 OUTPUT_LAYERS = {"lm_head.weight", "decoder/logits/kernel", "Decoder-Output-LM/kernel"}  # as the releases name them
+EMBEDDINGS = {"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
 POSITIONS = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 
 # T5 1.0 has `wi`; 1.1 and mT5 the activated `wi_0` and the linear `wi_1`.
@@ -101,7 +102,9 @@ def _tied_and_scaled(fields: Mapping[str, Any], raw: Mapping[str, Any], tensors:
     if not by_version_5:
         return tied, tied
     if tensors:
-        tied = not OUTPUT_LAYERS & set(tensors)
+        # T5 1.0, the one that is scaled, may be stored by its output layer alone; T5 1.1 has one of its own.
+        alone = tied and raw.get("scale_decoder_outputs") is True and "lm_head.weight" in tensors
+        tied = not OUTPUT_LAYERS & set(tensors) or (alone and not EMBEDDINGS & set(tensors))
     return tied, raw.get("scale_decoder_outputs", False)
 
 
