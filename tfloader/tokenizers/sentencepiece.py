@@ -170,7 +170,7 @@ class SpTokenizer(BaseTokenizer):
         texts: list[str] = []
         run: list[int] = []
         for id in [*as_ids(ids), None]:
-            token = None if id is None else self.id_to_token(id)
+            token = "" if id is None else self.id_to_token(id)
             added = self.added_tokens.get(token)
             if added is not None and added.special and skip_special_tokens:
                 continue
@@ -178,7 +178,7 @@ class SpTokenizer(BaseTokenizer):
                 run.append(id)
             elif id is None or token in self._beyond or (not skip_special_tokens and id < self.vocab_size):
                 texts += [self._sp.DecodeIds(run)] if run else []
-                texts += [] if token is None else [token]
+                texts += [token] if token else []
                 run = []
         return " ".join(texts)
 
