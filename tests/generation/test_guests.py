@@ -308,7 +308,10 @@ class Unwilling:
 
 
 def built(family):
-    config = {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "model_type": "gpt2"}
+    """Of random weights so large that what attention does with its scores shows in the logits."""
+    keras.utils.set_random_seed(0)
+    sizes = {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    config = {"model_type": "gpt2", "initializer_range": 0.2, **sizes}
     return tfloader.build_transformer_model(config, model=family, final_activation="linear")
 
 
