@@ -97,3 +97,16 @@ def test_damaged_data_is_said_with_the_name(tmp_path):
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"x\.h5: reading 'a' failed"):
         open_checkpoint(path).read("a")
+
+
+@pytest.mark.parametrize("change", ["set_norm", "set_fields", "set_ebias"])
+def test_numbers_whose_bits_lie_otherwise_are_refused(change, tmp_path):
+    """h5py calls some of these float32, too, and reads them in one way or another."""
+    layout = h5py.h5t.IEEE_F32LE.copy()
+    getattr(layout, change)(*{"set_norm": (h5py.h5t.NORM_NONE,), "set_fields": (31, 23, 8, 0, 22)}.get(change, (126,)))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        h5py.h5d.create(file.id, b"a", layout, h5py.h5s.create_simple((2,))).write(
+            h5py.h5s.ALL, h5py.h5s.ALL, np.ones(2, np.float32)
+        )
+    with pytest.raises(CheckpointError, match=r"'a': its (numbers are not laid out as|dtype is)"):
+        open_checkpoint(tmp_path / "x.h5")

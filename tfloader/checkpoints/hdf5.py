@@ -95,10 +95,15 @@ def _walk(file: Any) -> tuple[dict[str, TensorSpec], list[str]]:
 
 def _spec(dataset: Any) -> TensorSpec:
     """Shape and dtype of a dataset; one that is not plain numbers stored in this file is refused."""
+    import h5py
+
     if dataset.shape is None:
         raise CheckpointError("it has no value (a null dataspace)")
     if dataset.dtype.name not in DTYPES:
         raise CheckpointError(f"its dtype is {dataset.dtype}, expected numbers")
+    # h5py names a dtype by some of what HDF5 says of its bits, and reads what has others in one of two ways.
+    if not dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype, logical=True)):
+        raise CheckpointError(f"its numbers are not laid out as {dataset.dtype}")
     if dataset.is_virtual:
         raise CheckpointError("a virtual dataset, which takes its data from other files")
     if dataset.external:
