@@ -131,6 +131,43 @@ def test_a_public_function_raises_no_error_but_ours(name, valid):
     assert faults(getattr(tfloader, name), valid[name]) == []
 
 
+# ---- classes
+
+CLASSES = sorted(
+    name
+    for name, item in ((name, getattr(tfloader, name)) for name in tfloader.__all__)
+    if inspect.isclass(item) and not issubclass(item, Exception)
+)
+GPT2 = CHECKPOINTS / "gpt2_openai"
+# Arguments that a class takes, where it has some without a default.
+MADE_WITH = {
+    "AutoRegressiveDecoder": {"start_id": 1, "end_id": 2, "maxlen": 3},
+    "BestWeights": {"path": "best.safetensors"},
+    "BytePairTokenizer": {"vocab": str(GPT2 / "encoder.json"), "merges": str(GPT2 / "vocab.bpe")},
+    "CosineDense": {"units": 3},
+    "DataGenerator": {"data": [1, 2, 3]},
+    "EfficientGlobalPointer": {"heads": 2, "head_size": 4},
+    "GlobalPointer": {"heads": 2, "head_size": 4},
+    "NoiseContrastiveEstimation": {"num_classes": 7, "num_sampled": 3},
+    "PiecewiseLinear": {"learning_rate": 0.1, "lr_schedule": {0: 1.0}},
+    "SampledSoftmax": {"num_classes": 7, "num_sampled": 3},
+    "SpTokenizer": {"sp_model_path": str(CHECKPOINTS / "hf_t5_v11/spiece.model")},
+    "Span": {"start": 0, "end": 1, "label": "x"},
+    "Tokenizer": {"token_dict": str(FIXTURE / "vocab.txt")},
+    "TrainingBackup": {"folder": "run"},
+    "TransformerConfig": {"family": "bert", "vocab_size": 9, "hidden_act": "gelu", **SIZES},
+    "Trie": {"phrases": [[1, 2]]},
+    "ViterbiDecoder": {"trans": np.zeros((3, 3))},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if name not in ("TextGenerator", "Transformer")])
+def test_a_public_class_is_made_or_refuses_with_an_error_of_ours(name, valid):
+    made, arguments = getattr(tfloader, name), MADE_WITH.get(name, {})
+    made(**arguments)
+    assert faults(made, arguments) == []
+
+
 # ---- commands
 
 WORDS = ["", ".", "no such", "\ud800", "-1", "1e99", "nan", "x" * 5000, "[]", "a=b", "../../etc"]

@@ -27,6 +27,8 @@ TYPES: dict[str, type] = {
     "os.PathLike": os.PathLike,
     "os.PathLike[str]": os.PathLike,
 }
+# Of these a string is one by accident: it would be taken apart into characters.
+COLLECTIONS = ("Sequence[", "Iterable[", "Collection[", "Mapping[", "list[")
 # What an argument leads to in code that did not expect it.
 UNEXPECTED = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 TENSORFLOWS = ("InvalidArgumentError", "UnimplementedError")  # by name: TensorFlow may not be loaded
@@ -37,7 +39,7 @@ def public(function: F) -> F:
 
     Those of callbacks (RuntimeError and the like), MemoryError and KeyboardInterrupt pass.
     """
-    name, signature = function.__qualname__.removesuffix(".__init__"), inspect.signature(function)
+    signature, makes = inspect.signature(function), function.__name__ == "__init__"
     aliases = {key: value for key, value in function.__globals__.items() if isinstance(value, UnionType)}
     expected = {
         parameter.name: [
@@ -51,6 +53,7 @@ def public(function: F) -> F:
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
+        name = type(arguments[0]).__name__ if makes else function.__qualname__
         with translated(name):
             given = signature.bind(*arguments, **options).arguments
             problems = (problem(key, given[key], parts) for key, parts in expected.items() if key in given)
@@ -59,13 +62,17 @@ def public(function: F) -> F:
             result = function(*arguments, **options)
         return each(result, name) if inspect.isgenerator(result) else result
 
+    cast(Any, call).__signature__ = signature  # for Keras, which does not look behind a wrapper
     return cast(F, call)
 
 
 def problem(name: str, value: Any, parts: list[str]) -> str:
     """Why an argument cannot have this value, by the parts of its annotation; empty if they do not say so."""
     types = tuple(TYPES[part] for part in parts if part in TYPES)
-    is_open = len(types) < len(parts) and ("Any" in parts or not isinstance(value, (Real, bytes, NoneType)))
+    unchecked = [part for part in parts if part not in TYPES]
+    collects = all(part.startswith(COLLECTIONS) and not part.endswith("[Any]") for part in unchecked)
+    closed = (Real, bytes, NoneType, *[str] * collects)
+    is_open = bool(unchecked) and ("Any" in parts or not isinstance(value, closed))
     if not isinstance(value, types) and not is_open:
         return f"{name}: expected {' or '.join(parts)}, found {type(value).__name__} {reprlib.repr(value)}"
     if os.PathLike in types and isinstance(value, (str, os.PathLike)):

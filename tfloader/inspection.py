@@ -90,7 +90,7 @@ def info(
 def verify(
     path: str | os.PathLike[str],
     model: str | None = None,
-    ignore: Collection[str] = (),
+    ignore: str | Collection[str] = (),
     rename: Mapping[str, str] | None = None,
 ) -> Iterator[Check]:
     """Checks a checkpoint from its bytes to a forward pass; gives each outcome as soon as it is known.

@@ -84,8 +84,8 @@ class BuildOptions(LoadOptions, total=False):
 
     dtype: Any
     compat: str | None
-    ignore: Collection[str]
-    ignore_config_keys: Collection[str]
+    ignore: str | Collection[str]
+    ignore_config_keys: str | Collection[str]
     rename: Mapping[str, str] | None
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.optimizers import reference
 from tests.optimizers.reference import Reference, largest_error, train
 from tfloader import optimizers
-from tfloader.errors import TrainingError
+from tfloader.errors import TfloaderError, TrainingError
 from tfloader.optimizers.extended import EXTENSIONS, REFUSED
 
 RATE = reference.RATE
@@ -169,8 +169,8 @@ def test_what_cannot_be_extended_is_refused():
     [
         ("GradientAccumulation", {"gradient_accumulation_steps": 2}, "a second time"),
         ("GradientAccumulation", {"grad_accum_steps": 0}, "whole number"),
-        ("GradientAccumulation", {"grad_accum_steps": "2"}, "whole number"),
-        ("GradientAccumulation", {"grad_accum_steps": 1.5}, "whole number"),
+        ("GradientAccumulation", {"grad_accum_steps": "2"}, "expected int, found str"),
+        ("GradientAccumulation", {"grad_accum_steps": 1.5}, "expected int, found float"),
         ("ExponentialMovingAverage", {"gradient_accumulation_steps": 2}, "extend_with_gradient_accumulation"),
         ("ExponentialMovingAverage", {"use_ema": True}, "leave out use_ema"),
         ("ExponentialMovingAverage", {"ema_momentum": 1.0}, "between 0 and 1"),
@@ -187,7 +187,7 @@ def test_what_cannot_be_extended_is_refused():
     ],
 )
 def test_wrong_arguments_and_those_that_clash_are_refused_with_a_reason(part, arguments, message):
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(TfloaderError, match=message):
         optimizers.extend(keras.optimizers.Adam, getattr(optimizers, part))(0.1, **arguments)
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tfloader
 from tests.conftest import CHECKPOINTS, FIXTURES
 from tfloader import FGM, PGD, VAT, FreeLB, GradientPenalty, adversarial_training
-from tfloader.errors import TrainingError
+from tfloader.errors import TfloaderError, TrainingError
 
 INPUTS = np.load(FIXTURES / "num_adversarial" / "inputs.npz")
 REFERENCE = np.load(FIXTURES / "num_adversarial" / "outputs.npz")
@@ -315,16 +315,17 @@ def test_methods_that_do_not_go_together_are_refused(methods, message):
     [
         (lambda: FGM(-1), "FGM: epsilon must be a finite number of at least 0, found -1"),
         (lambda: FGM(float("nan")), "found nan"),
-        (lambda: PGD(steps=1.5), "PGD: steps must be a whole number of at least 1, found 1.5"),
+        (lambda: PGD(steps=1.5), r"PGD\(\) cannot take this:\n.*steps: expected int, found float 1.5"),
+        (lambda: PGD(steps=0), "PGD: steps must be a whole number of at least 1, found 0"),
         (lambda: FreeLB(steps=1), "FreeLB: steps must be a whole number of at least 2"),
-        (lambda: GradientPenalty("1"), "GradientPenalty: weight"),
+        (lambda: GradientPenalty("1"), "weight: expected float, found str '1'"),
         (lambda: VAT(xi=float("inf")), "VAT: xi"),
         (lambda: VAT(unlabelled=[1]), "must be a tf.data.Dataset"),
         (lambda: VAT(unlabelled=tf.data.Dataset.range(0)), "has no batches"),
     ],
 )
 def test_arguments_out_of_range_are_refused(make, message):
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(TfloaderError, match=message):
         make()
 
 

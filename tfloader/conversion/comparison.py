@@ -32,7 +32,7 @@ def compare(
     keep_tokens: Sequence[int] | None = None,
     tokenizer: Any = None,
     model: str | None = None,
-    ignore: Collection[str] = (),
+    ignore: str | Collection[str] = (),
 ) -> Iterator[Check]:
     """Compares two checkpoints in our terms: config, tensors, tokenizers, outputs; gives each outcome as it is known.
 

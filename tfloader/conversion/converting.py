@@ -30,7 +30,7 @@ def convert(
     max_shard_bytes: int | None = None,
     keep_tokens: str | os.PathLike[str] | Sequence[int] | None = None,
     tokenizer: str | os.PathLike[str] | bool | None = None,
-    ignore: Collection[str] = (),
+    ignore: str | Collection[str] = (),
     rename: Mapping[str, str] | None = None,
     verify: bool | None = None,
     text: bool | None = None,

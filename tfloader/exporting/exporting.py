@@ -18,7 +18,7 @@ def export(
     tokenizer: Any = None,
     dtype: str | None = None,
     keep_tokens: str | os.PathLike[str] | Sequence[int] | None = None,
-    ignore: Collection[str] = (),
+    ignore: str | Collection[str] = (),
     text: bool | None = None,
     max_length: int | None = None,
     decoding: bool | None = None,

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import ConfigError
 from tfloader.layers import chain
 from tfloader.layers.tagging import TaggingLayer
@@ -33,6 +34,7 @@ class MaximumEntropyMarkovModel(TaggingLayer):
             (for very many tags). `lr_multiplier` holds for each factor.
     """
 
+    @public
     def __init__(self, lr_multiplier: float = 1, hidden_dim: int | None = None, **kwargs: Any) -> None:
         super().__init__(lr_multiplier, **kwargs)
         if hidden_dim is not None and hidden_dim < 1:

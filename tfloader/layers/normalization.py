@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.layers.base import arguments
 
 
@@ -49,6 +50,7 @@ class Conditional(keras.layers.Layer if TYPE_CHECKING else object):
 
     terms: tuple[str, ...] = ()
 
+    @public
     def __init__(
         self, *args: Any, hidden_units: int | None = None, hidden_activation: Any = "linear", **kwargs: Any
     ) -> None:

@@ -35,6 +35,7 @@ class SpanScorer(MaskReader):
         tril_mask: rule out spans that end before they start.
     """
 
+    @public
     def __init__(
         self,
         heads: int,

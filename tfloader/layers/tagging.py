@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import ConfigError
 from tfloader.faults import fault, whole_ids
 from tfloader.layers import chain
@@ -153,6 +154,7 @@ class TaggingLayer(Linked, MaskReader):
         link: by which losses and metrics find the layer; a saved model has it.
     """
 
+    @public
     def __init__(self, lr_multiplier: float = 1, link: LayerLink | None = None, **kwargs: Any) -> None:
         # Scores that come in float32 shall not be rounded on the way in.
         super().__init__(autocast=False, **kwargs)

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.faults import fault
 from tfloader.losses.common import LOWEST, FunctionLoss, as_float32, checked_labels, class_labels, log_sum_exp_with_one
 
@@ -53,6 +54,7 @@ def smoothed_sparse_categorical_crossentropy(
 class SmoothedSparseCategoricalCrossentropy(FunctionLoss):
     """`smoothed_sparse_categorical_crossentropy` as a Keras loss."""
 
+    @public
     def __init__(self, label_smoothing: float = 0.1, ignore_class: int | None = None, **kwargs: Any) -> None:
         options = {"label_smoothing": label_smoothing, "ignore_class": ignore_class}
         super().__init__(smoothed_sparse_categorical_crossentropy, options, **kwargs)
@@ -109,6 +111,7 @@ def sparse_multilabel_categorical_crossentropy(y_true: Any, y_pred: Any, mask_ze
 class MultilabelCategoricalCrossentropy(FunctionLoss):
     """`multilabel_categorical_crossentropy` as a Keras loss."""
 
+    @public
     def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any) -> None:
         axis = axis if isinstance(axis, int) else list(axis)
         super().__init__(multilabel_categorical_crossentropy, {"axis": axis}, **kwargs)
@@ -121,5 +124,6 @@ class SparseMultilabelCategoricalCrossentropy(FunctionLoss):
     Keras hands labels to losses as float32, which holds ids up to 2 ** 24 exactly.
     """
 
+    @public
     def __init__(self, mask_zero: bool = False, **kwargs: Any) -> None:
         super().__init__(sparse_multilabel_categorical_crossentropy, {"mask_zero": mask_zero}, **kwargs)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import LossError
 from tfloader.losses.common import as_float32
 from tfloader.optimizers.building import build_optimizer_around
@@ -33,6 +34,7 @@ class Loss(keras.layers.Layer):
         metric_names: names of further numbers to average over an epoch, for `add_metric`.
     """
 
+    @public
     def __init__(
         self, output_axis: int | Sequence[int] | None = None, metric_names: Sequence[str] = (), **kwargs: Any
     ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.losses.common import FunctionLoss, as_float32, checked_labels, class_labels
 from tfloader.optimizers.building import build_optimizer_around
 
@@ -19,6 +20,7 @@ from tfloader.optimizers.building import build_optimizer_around
 class CosineDense(keras.layers.Layer):
     """Cosines between vectors and `units` learned directions: [..., size] -> [..., units], float32 in any precision."""
 
+    @public
     def __init__(self, units: int, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
@@ -77,6 +79,7 @@ def margin_softmax(
 class NormalizedSoftmax(FunctionLoss):
     """Cross-entropy of softmax(scale * cosines); see `margin_softmax`."""
 
+    @public
     def __init__(self, scale: float = 30.0, **kwargs: Any) -> None:
         super().__init__(margin_softmax, {"scale": scale}, **kwargs)
 
@@ -85,6 +88,7 @@ class NormalizedSoftmax(FunctionLoss):
 class AMSoftmax(FunctionLoss):
     """The same with the right class' cosine c made c - margin."""
 
+    @public
     def __init__(self, scale: float = 30.0, margin: float = 0.35, **kwargs: Any) -> None:
         super().__init__(margin_softmax, {"scale": scale, "margin": margin}, **kwargs)
 
@@ -93,5 +97,6 @@ class AMSoftmax(FunctionLoss):
 class ArcFace(FunctionLoss):
     """The same with the right class' angle t made t + angular_margin (radians)."""
 
+    @public
     def __init__(self, scale: float = 64.0, angular_margin: float = 0.5, **kwargs: Any) -> None:
         super().__init__(margin_softmax, {"scale": scale, "angular_margin": angular_margin}, **kwargs)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import LossError
 from tfloader.faults import fault
 from tfloader.losses.common import LOWEST, CheckedLoss, FunctionLoss, as_float32, log_sum_exp_with_one
@@ -96,6 +97,7 @@ def symmetric_divergence(y_pred: Any) -> Any:
 class CoSENT(FunctionLoss):
     """`cosent` as a Keras loss."""
 
+    @public
     def __init__(self, scale: float = 20.0, **kwargs: Any) -> None:
         super().__init__(cosent, {"scale": scale}, **kwargs)
 
@@ -104,6 +106,7 @@ class CoSENT(FunctionLoss):
 class SimCSE(FunctionLoss):
     """`simcse` as a Keras loss."""
 
+    @public
     def __init__(self, temperature: float = 0.05, **kwargs: Any) -> None:
         super().__init__(simcse, {"temperature": temperature}, **kwargs)
 
@@ -123,6 +126,7 @@ class RDrop(CheckedLoss):
     are the same sample.
     """
 
+    @public
     def __init__(self, loss: Any = None, alpha: float = 4.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.loss = keras.losses.get(loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True))

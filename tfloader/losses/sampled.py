@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import LossError
 from tfloader.losses.common import LOWEST, checked_labels
 from tfloader.losses.layer import Loss, floats_as_float32
@@ -63,6 +64,7 @@ class SampledSoftmax(Loss):
     scores of all classes, for inference. The table is `kernel` [num_classes, size].
     """
 
+    @public
     def __init__(
         self,
         num_classes: int,

@@ -61,8 +61,8 @@ def load(
     dtype: Any = None,
     config: Source | None = None,
     compat: str | None = None,
-    ignore: Collection[str] = (),
-    ignore_config_keys: Collection[str] = (),
+    ignore: str | Collection[str] = (),
+    ignore_config_keys: str | Collection[str] = (),
     rename: Mapping[str, str] | None = None,
     **options: Unpack[LoadOptions],
 ) -> keras.Model:
@@ -204,8 +204,8 @@ def _built(
     /,
     dtype: Any = None,
     compat: str | None = None,
-    ignore: Collection[str] = (),
-    ignore_config_keys: Collection[str] = (),
+    ignore: str | Collection[str] = (),
+    ignore_config_keys: str | Collection[str] = (),
     rename: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Transformer:

@@ -6,6 +6,7 @@ from numbers import Integral
 
 from keras import ops
 
+from tfloader.border import public
 from tfloader.keras_private import variable_index
 from tfloader.optimizers.extension import Extension, check_number, dense, number_of_replicas, refuse, require_tensorflow
 
@@ -26,6 +27,7 @@ class GradientAccumulation(Extension):
 
     saved_arguments = ("grad_accum_steps",)
 
+    @public
     def __init__(self, *args, grad_accum_steps: int = 2, **kwargs):
         super().__init__(*args, **kwargs)
         require_tensorflow(self, "Keras' gradient_accumulation_steps")

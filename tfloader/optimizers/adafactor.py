@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfloader.border import public
 from tfloader.keras_private import variable_index
 from tfloader.optimizers.extension import WholeGradients, at_least_float32
 from tfloader.selection import as_patterns, matches
@@ -37,6 +38,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
     saved_arguments = ("beta1", "beta2", "epsilon1", "epsilon2", "multiply_by_parameter_scale", "clipping_threshold")
     saved_arguments += ("min_dim_size_to_factor", "exclude_from_parameter_scale")
 
+    @public
     def __init__(
         self,
         learning_rate: Any = 1e-3,
@@ -47,7 +49,7 @@ class AdaFactor(WholeGradients, keras.optimizers.Optimizer):
         multiply_by_parameter_scale: bool = True,
         clipping_threshold: float | None = 1.0,
         min_dim_size_to_factor: int = 128,
-        exclude_from_parameter_scale: Sequence[str] | None = None,
+        exclude_from_parameter_scale: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=self._own_rate if learning_rate is None else learning_rate, **kwargs)

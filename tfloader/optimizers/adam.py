@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.keras_private import variable_index
 from tfloader.optimizers.extension import WholeGradients
 
@@ -26,6 +27,7 @@ class Adam(WholeGradients, keras.optimizers.Optimizer):
 
     saved_arguments = ("beta_1", "beta_2", "epsilon", "bias_correction")
 
+    @public
     def __init__(
         self,
         learning_rate: Any = 0.001,

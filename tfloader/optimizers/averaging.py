@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfloader.border import public
 from tfloader.errors import TrainingError
 from tfloader.optimizers.building import innermost
 from tfloader.optimizers.extension import Extension, at_least_float32, check_number, refuse, require_tensorflow
@@ -27,6 +28,7 @@ class ExponentialMovingAverage(Extension):
         ema_momentum: factor of the earlier average in each update.
     """
 
+    @public
     def __init__(self, *args: Any, ema_momentum: float = 0.999, **kwargs: Any) -> None:
         super().__init__(*args, ema_momentum=ema_momentum, **kwargs)
         refuse(
@@ -162,6 +164,7 @@ class Lookahead(Extension):
 
     saved_arguments = ("steps_per_slow_update", "slow_step_size")
 
+    @public
     def __init__(self, *args: Any, steps_per_slow_update: int = 5, slow_step_size: float = 0.5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         require_tensorflow(self)

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras import ops
 
+from tfloader.border import public
 from tfloader.keras_private import variable_index
 from tfloader.optimizers.extension import Extension, refuse
 from tfloader.selection import EXPRESSION, as_patterns, matches, path
@@ -27,7 +28,8 @@ class OwnDecay(Extension):
         exclude_from_weight_decay: names of variables and layers (`tfloader.selection`) that do not decay.
     """
 
-    def __init__(self, *args, exclude_from_weight_decay: Sequence[str] = (), **kwargs):
+    @public
+    def __init__(self, *args, exclude_from_weight_decay: str | Sequence[str] | None = (), **kwargs):
         super().__init__(*args, **kwargs)
         self.undecayed = as_patterns(exclude_from_weight_decay)
 
@@ -67,11 +69,12 @@ class WeightDecay(OwnDecay):
             bert4keras the default was (), that is nothing.
     """
 
+    @public
     def __init__(
         self,
         *args,
         weight_decay_rate: float = 0.01,
-        exclude_from_weight_decay: Sequence[str] = NORMS_AND_BIASES,
+        exclude_from_weight_decay: str | Sequence[str] | None = NORMS_AND_BIASES,
         weight_decay: None = None,
         **kwargs,
     ):

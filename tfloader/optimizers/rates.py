@@ -34,6 +34,7 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
         lr_schedule: {step: factor}.
     """
 
+    @public
     def __init__(self, learning_rate: float, lr_schedule: Mapping[int, float]) -> None:
         self.learning_rate = learning_rate
         self.points = _points(lr_schedule)
@@ -69,6 +70,7 @@ class PiecewiseLinearLearningRate(Extension):
             is refused.
     """
 
+    @public
     def __init__(self, *args: Any, lr_schedule: Mapping[int, float] | Pairs = ((0, 1),), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._factor = PiecewiseLinear(1.0, lr_schedule)
@@ -95,6 +97,7 @@ class ParameterWiseLearningRate(OwnDecay):
 
     saved_arguments = ("paramwise_lr_schedule",)
 
+    @public
     def __init__(self, *args: Any, paramwise_lr_schedule: Mapping[str, float] | Pairs = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for pattern, multiplier in dict(paramwise_lr_schedule).items():

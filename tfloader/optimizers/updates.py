@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 from keras import ops
 
+from tfloader.border import public
 from tfloader.keras_private import variable_index
 from tfloader.optimizers.decay import OwnDecay
 from tfloader.optimizers.extension import at_least_float32, refuse
@@ -32,7 +33,8 @@ class LayerAdaptation(OwnDecay):
 
     saved_arguments = ("exclude_from_layer_adaptation",)
 
-    def __init__(self, *args, exclude_from_layer_adaptation: Sequence[str] = (), **kwargs):
+    @public
+    def __init__(self, *args, exclude_from_layer_adaptation: str | Sequence[str] | None = (), **kwargs):
         super().__init__(*args, **kwargs)
         self.exclude_from_layer_adaptation = as_patterns(exclude_from_layer_adaptation)
         # In a plain object, for an optimizer takes variables that are its attributes for its own.
@@ -99,7 +101,8 @@ class LazyOptimization(OwnDecay):
 
     saved_arguments = ("include_in_lazy_optimization",)
 
-    def __init__(self, *args, include_in_lazy_optimization: Sequence[str] = (), **kwargs):
+    @public
+    def __init__(self, *args, include_in_lazy_optimization: str | Sequence[str] | None = (), **kwargs):
         super().__init__(*args, **kwargs)
         self.include_in_lazy_optimization = as_patterns(include_in_lazy_optimization)
         self._updating = SimpleNamespace(rows=None, written=[])

@@ -56,6 +56,7 @@ class PGD(Attack):
         clean: True adds the gradient at the unperturbed weights, as in PyTorch recipes.
     """
 
+    @public
     def __init__(self, epsilon: float = 1.0, step_size: float = 0.3, steps: int = 3, clean: bool = False) -> None:
         check_number(self, "steps", steps, 1, kind=numbers.Integral)
         super().__init__(epsilon, step_size, [float(clean)] + [0.0] * (steps - 1) + [1.0])
@@ -70,6 +71,7 @@ class FGM(PGD):
             plain step). True adds that at the unperturbed weights, as in PyTorch recipes (twice the cost), unhalved.
     """
 
+    @public
     def __init__(self, epsilon: float = 1.0, clean: bool = False) -> None:
         super().__init__(epsilon, epsilon, 1, clean)
 
@@ -84,6 +86,7 @@ class FreeLB(Attack):
         steps: points, and so passes; at least 2.
     """
 
+    @public
     def __init__(self, epsilon: float = 1.0, step_size: float = 0.3, steps: int = 3) -> None:
         check_number(self, "steps", steps, 2, kind=numbers.Integral)
         super().__init__(epsilon, step_size, [1 / steps] * steps)
@@ -100,6 +103,7 @@ class GradientPenalty:
             bert4keras' example does, for a table that is only looked up, not tied.
     """
 
+    @public
     def __init__(self, weight: float = 1.0, per_occurrence: bool = False) -> None:
         self.weight, self.per_occurrence = weight, per_occurrence
         check_number(self, "weight", weight)
@@ -140,6 +144,7 @@ class VAT:
         tf.errors.InvalidArgumentError: in training, when outputs taken for probabilities do not sum to 1.
     """
 
+    @public
     def __init__(
         self,
         epsilon: float = 1.0,

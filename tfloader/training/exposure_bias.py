@@ -52,6 +52,7 @@ class RandomTokenReplacement(keras.layers.Layer):
         seed: of the draws.
     """
 
+    @public
     def __init__(
         self,
         rate: float = 0.3,
