@@ -75,7 +75,7 @@ class WeightDecay(OwnDecay):
         *args,
         weight_decay_rate: float = 0.01,
         exclude_from_weight_decay: str | Sequence[str] | None = NORMS_AND_BIASES,
-        weight_decay: None = None,
+        weight_decay: Any = None,
         **kwargs,
     ):
         super().__init__(
