@@ -56,7 +56,7 @@ def load_options() -> dict[str, str]:
                     kinds = options.setdefault(parameter.name, [])
                     kinds += [kind for kind in parameter.annotation.split(" | ") if kind not in kinds]
     found = {name: " | ".join(kinds) for name, kinds in options.items()}
-    found |= {name: kind for name, kind in fields.items() if name not in ("family", "extras")}
+    found |= {name: kind for name, kind in fields.items() if name not in (*found, "family", "extras")}
     found |= {theirs: fields[ours] for theirs, ours in BERT4KERAS_NAMES.items()}
     named = inspect.signature(builder.load).parameters
     return {name: kind for name, kind in found.items() if name not in named}

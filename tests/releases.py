@@ -72,6 +72,15 @@ NEZHA = {"with_nsp": True, "with_mlm": "linear", "hidden_act": "gelu"}  # the fi
 # NEZHA's tensors are named alike, and no published config says which of the two it is for.
 ROFORMER = {"model": "roformer", "with_nsp": True, "with_mlm": "linear"}
 
+# What the names of the fixtures with heads for tasks end with.
+KINDS = {
+    "cls": "classification",
+    "token": "token_classification",
+    "qa": "question_answering",
+    "mc": "multiple_choice",
+}
+IDS = ("input_ids", "token_type_ids")
+
 CASES = [
     Case("bert_google", "google_bert", GOOGLE, HEADS, ALL_HEADS),
     Case("hf_bert", "hf_bert", HF, HEADS, ALL_HEADS),
@@ -121,6 +130,24 @@ CASES = [
     Case("hf_t5_v11", "hf_t5", T5, ("decoder_logits",)),
     Case("hf_t5_h5", "hf_t5_h5", T5, ("decoder_logits",)),
 ]
+
+
+HEAD_CASES = [
+    Case(f"hf_{family}_{kind}", release, inputs, ("logits",), {"head": head, **options})
+    for family, release, inputs, options, kinds in (
+        ("bert", "hf_bert", IDS, {}, "cls token qa mc"),
+        ("roberta", "hf_roberta", ("input_ids",), {}, "cls token qa mc"),
+        ("albert", "hf_albert", IDS, {}, "cls token qa mc"),
+        ("electra", "hf_electra", IDS, {}, "cls token qa mc"),
+        ("roformer", "hf_roformer", IDS, {}, "cls token qa mc"),
+        ("nezha", "hf_nezha", IDS, {}, "cls"),
+        ("gpt2", "hf_gpt2", ("input_ids", "attention_mask"), {"custom_attention_mask": True}, "cls token qa"),
+        ("gpt", "hf_openai_gpt", ("input_ids",), {}, "cls"),
+    )
+    for kind, head in KINDS.items()
+    if kind in kinds.split()
+]
+CASES += HEAD_CASES
 
 
 def case(name: str) -> Case:

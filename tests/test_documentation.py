@@ -97,6 +97,7 @@ def reader(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The head .* is new")  # as the page says
 @pytest.mark.parametrize("page", [page for page in PAGES if page != CHINESE], ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(page, reader):
     namespace: dict[str, object] = {"__name__": "__main__"}

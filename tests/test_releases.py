@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tfloader
-from tests.releases import CASES, as_list, case, compiled, relative_error, saved_tensors
+from tests.releases import CASES, HEAD_CASES, as_list, case, compiled, relative_error, saved_tensors
 from tfloader.checkpoints import open_checkpoint
 from tfloader.errors import ConfigError, WeightsError
 from tfloader.naming import RELEASES, find_config, read_raw_config
@@ -192,6 +192,7 @@ ONE_FORMAT = {
     ("b4k_gpt", "huggingface"),
     ("b4k_gpt_segtable", "huggingface"),
     ("b4k_t5_pegasus", "huggingface"),
+    *((item.name, "tensorflow") for item in HEAD_CASES),
 }
 
 

@@ -20,13 +20,14 @@ torch = pytest.importorskip("torch", reason="torch is not installed: parity with
 import tfloader  # noqa: E402
 from tests.releases import ALL_HEADS, CASES, DISCRIMINATOR, GENERATOR, MLM, as_list, relative_error  # noqa: E402
 from tfloader.errors import ConfigError  # noqa: E402
+from tfloader.naming.heads import CLASSES as CLASSES_OF_HEADS  # noqa: E402
 
 TOLERANCE = 5e-5
 LENGTH, BATCH = 11, 3
 
 CLASSES = {"bert": "BertForPreTraining", "gpt2": "GPT2LMHeadModel", "t5": "T5ForConditionalGeneration"}
 # transformers 5 has no such models: it knows no NEZHA and no UniLM, and its BERT always has segments.
-UNKNOWN = {"gpt2_ml", "hf_nezha", "b4k_nezha", "b4k_nezha_gen", "b4k_simbert", "gau_alpha"}
+UNKNOWN = {"gpt2_ml", "hf_nezha", "hf_nezha_cls", "b4k_nezha", "b4k_nezha_gen", "b4k_simbert", "gau_alpha"}
 # Nor RoFormerV2, nor a pooler for RoFormer: a test of its own saves it without.
 UNKNOWN |= {"b4k_roformer", "b4k_roformer_factorized", "b4k_roformer_v2", "b4k_roformer_v2_factorized"}
 # Nor segments of GPT with a table, nor T5 with positions across.
@@ -45,7 +46,9 @@ def run_transformers(model, arrays):
     """Arrays in the order of tfloader's inputs -> outputs in the order of tfloader's outputs."""
     tensors = [torch.tensor(np.asarray(array, "int64")) for array in arrays]
     with torch.no_grad():
-        if "Roberta" in type(model).__name__:
+        if kind := next((kind for kind, end in CLASSES_OF_HEADS.items() if type(model).__name__.endswith(end)), None):
+            outputs = [run_head(model, kind, tensors)]
+        elif "Roberta" in type(model).__name__:
             tokens, mask = tensors
             outputs = [model(input_ids=tokens, attention_mask=mask).logits]
         elif "RoFormer" in type(model).__name__:
@@ -71,6 +74,21 @@ def run_transformers(model, arrays):
             mask = (source != model.config.pad_token_id).long()
             outputs = [model(input_ids=source, attention_mask=mask, decoder_input_ids=targets).logits]
     return [output.float().numpy() for output in outputs]
+
+
+def run_head(model, kind, tensors):
+    """A head's logits as tfloader gives them, of its inputs."""
+    tokens, second = tensors[0], tensors[1:]
+    mask = (tokens != model.config.pad_token_id).long()
+    inputs = {"input_ids": tokens, "attention_mask": mask}
+    if second and not type(model).__name__.startswith("GPT2"):
+        inputs["token_type_ids"] = second[0]
+    if kind == "multiple_choice":
+        inputs = {name: tensor.reshape(2, 3, -1) for name, tensor in inputs.items()}
+    found = model(**inputs)
+    if kind == "question_answering":
+        return torch.stack([found.start_logits, found.end_logits], -1)
+    return found.logits.reshape(-1, 1) if kind == "multiple_choice" else found.logits
 
 
 def largest_difference(found, expected):
@@ -102,6 +120,18 @@ def test_a_roformer_of_tensorflow_opens_in_transformers_with_the_originals_logit
     tokens, segments = release.input_arrays
     found = run_transformers(theirs, [tokens, segments, tokens != 0])
     record(request, largest_difference(found, release.expected[1:]))
+
+
+@pytest.mark.parametrize("name", ["hf_bert_cls", "hf_bert_token", "hf_gpt2_cls"])
+def test_the_labels_of_a_new_head_are_those_of_transformers(name, tmp_path, request):
+    case = next(item for item in CASES if item.name == name)
+    options = case.options | {"ignore": ["classifier.*", "score.*"], "id2label": {0: "bad", 1: "good"}}
+    with pytest.warns(UserWarning, match="is new"):
+        model = tfloader.load(case.path, **options)
+    tfloader.save(model, tmp_path)
+    theirs = open_in_transformers(tmp_path, json.loads((tmp_path / "config.json").read_text())["architectures"][0])
+    assert theirs.config.id2label == {0: "bad", 1: "good"} and theirs.config.label2id == {"bad": 0, "good": 1}
+    record(request, largest_difference(run_transformers(theirs, case.input_arrays), [model(case.input_arrays)]))
 
 
 BERT_HEADS = ({}, {"with_pool": True}, {"with_mlm": "linear"}, {"with_nsp": "linear", "with_mlm": "linear"})

@@ -16,6 +16,11 @@ ACTIVATION_NAMES = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "sof
 
 APPLICATIONS = ("encoder", "lm", "unilm")
 
+# What heads for tasks give, and how those with labels are trained.
+HEADS = ("classification", "token_classification", "question_answering", "multiple_choice")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+MOST_LABELS = 1_000_000
+
 # Far above every public model, far below what would exhaust memory before a check.
 LIMITS = {
     "vocab_size": 10_000_000,
@@ -65,6 +70,12 @@ class TransformerConfig:
         shared_segment_embeddings: segments are ids of tokens, looked up in the token table (CDial-GPT).
         mask_zero_segments: with shared segment embeddings, segment 0 hides its position, as in bert4keras.
         model_type: the release's own name of the model, where a family has several ("mt5" beside "t5").
+        head: what the head for a task gives ("classification", "token_classification", "question_answering",
+            "multiple_choice"); None: there is none.
+        id2label: the labels that such a head scores, by their numbers 0, 1, ...
+        problem_type: what the scores of a classification mean: "single_label_classification",
+            "multi_label_classification" or "regression"; None: it is not said.
+        classifier_dropout_prob: dropout before the head's layers when it is not hidden_dropout_prob, else None.
         uncut_vocab_size: tokens before keep_tokens or compound_tokens were applied, which saving notes; None: they
             were not, or (as an option of `load`) they may be applied once more.
         extras: further settings of a family registered by a user.
@@ -105,6 +116,10 @@ class TransformerConfig:
     block_norm_eps: float | None = None
     mlm_norm_eps: float | None = None
     model_type: str | None = None
+    head: str | None = None
+    id2label: Mapping[int, str] = field(default_factory=dict)
+    problem_type: str | None = None
+    classifier_dropout_prob: float | None = None
     uncut_vocab_size: int | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
@@ -121,6 +136,11 @@ class TransformerConfig:
         return self.attention_head_size or self.hidden_size // self.num_attention_heads
 
     @property
+    def label2id(self) -> dict[str, int]:
+        """The numbers of the labels."""
+        return {label: number for number, label in self.id2label.items()}
+
+    @property
     def approximate_weights(self) -> int:
         """About how many numbers the embeddings and blocks hold, for a check before any memory is taken."""
         hidden, inner = self.hidden_size, self.num_attention_heads * self.head_size
@@ -129,7 +149,7 @@ class TransformerConfig:
         blocks = self.num_hidden_layers * self.inner_group_num * (attention + feed_forward)
         blocks += (self.num_decoder_layers or 0) * (2 * attention + feed_forward)
         rows = self.vocab_size + self.type_vocab_size + (self.max_position_embeddings or 0)
-        return rows * (self.embedding_size or hidden) + blocks
+        return rows * (self.embedding_size or hidden) + blocks + (len(self.id2label) * hidden if self.head else 0)
 
     @property
     def special_tokens(self) -> dict[str, Any]:
@@ -163,6 +183,9 @@ NOT_MATHEMATICS = {
     "eos_token_id",
     "decoder_start_token_id",
     "model_type",
+    "id2label",
+    "problem_type",
+    "classifier_dropout_prob",
     "uncut_vocab_size",
 }
 
@@ -173,6 +196,7 @@ FALLBACKS = {
     "block_norm_eps": "layer_norm_eps",
     "mlm_norm_eps": "layer_norm_eps",
     "embedding_dropout_prob": "hidden_dropout_prob",
+    "classifier_dropout_prob": "hidden_dropout_prob",
 }
 
 # What bert4keras called these; accepted in its config files and as keyword arguments.
@@ -189,6 +213,18 @@ def ids_of(value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
     return value if isinstance(value, tuple) else (value,)
+
+
+def are_labels(value: Mapping[Any, Any]) -> bool:
+    """Whether a mapping names labels by the numbers 0, 1, ... in this order."""
+    return len(value) <= MOST_LABELS and all(
+        type(key) is int and key == place and isinstance(label, str) for place, (key, label) in enumerate(value.items())
+    )
+
+
+def unnamed_labels(number: int) -> dict[int, str]:
+    """So many labels by the names that Hugging Face gives to those without any."""
+    return {place: f"LABEL_{place}" for place in range(number)}
 
 
 def differing_fields(a: TransformerConfig, b: TransformerConfig) -> list[str]:
@@ -212,8 +248,11 @@ def _problems(config: TransformerConfig) -> Iterable[str]:
             yield f"{item.name} must {problem}, found {shown(value)}"
     if isinstance(config.hidden_act, str) and config.hidden_act not in ACTIVATION_NAMES:
         yield f"hidden_act {shown(config.hidden_act)} is not implemented; there are {', '.join(ACTIVATION_NAMES)}"
-    if isinstance(config.application, str) and config.application not in APPLICATIONS:
-        yield f"application must be one of {', '.join(APPLICATIONS)}, found {shown(config.application)}"
+    for name, choices in (("application", APPLICATIONS), ("head", HEADS), ("problem_type", PROBLEM_TYPES)):
+        if isinstance(value := getattr(config, name), str) and value not in choices:
+            yield f"{name} must be one of {', '.join(choices)}, found {shown(value)}"
+    if "id2label" not in wrong and not are_labels(config.id2label):
+        yield f"id2label must name the labels 0, 1, ... in this order, found {shown(dict(config.id2label))}"
     if wrong & set(LIMITS):
         return
     if config.attention_head_size is None and config.hidden_size % config.num_attention_heads:

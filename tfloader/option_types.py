@@ -28,6 +28,8 @@ class LoadOptions(TypedDict, total=False):
     layer_norm_cond_hidden_size: int | None
     layer_norm_cond_hidden_act: str
     additional_input_layers: Any
+    head: str | bool | None
+    num_labels: int | None
     hierarchical_position: bool | float | None
     custom_position_ids: bool
     custom_attention_mask: bool
@@ -72,6 +74,9 @@ class LoadOptions(TypedDict, total=False):
     block_norm_eps: float | None
     mlm_norm_eps: float | None
     model_type: str | None
+    id2label: Mapping[int, str]
+    problem_type: str | None
+    classifier_dropout_prob: float | None
     uncut_vocab_size: int | None
     max_position: int | None
     segment_vocab_size: int

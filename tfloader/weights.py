@@ -19,12 +19,14 @@ from tfloader.checkpoints.base import ALIGNMENT, Checkpoint, TensorSpec, aligned
 from tfloader.checkpoints.writing import Item
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
+from tfloader.layers.initializers import TruncatedNormal
 from tfloader.layers.lora import adapted
 from tfloader.layers.normalization import Conditional
 from tfloader.naming import detect_release, uncut_vocab_size_beside
 from tfloader.naming.assembly import assembled
 from tfloader.naming.base import Row, counts
-from tfloader.naming.fit import Fit, Source, fit
+from tfloader.naming.fit import Fit, Source, canonical_names, fit
+from tfloader.naming.heads import PART
 from tfloader.naming.release import Release
 
 READERS = 2
@@ -39,8 +41,10 @@ def load_weights(
     ignore: Collection[str] = (),
     source_config: TransformerConfig | None = None,
     fresh: bool = False,
-) -> None:
+) -> list[str]:
     """Fills every variable of a built Transformer, or none of them.
+
+    Returns the paths of those of a new head, of which the checkpoint has nothing: they start at random.
 
     Args:
         checkpoint: a path, a mapping of arrays, or an open Checkpoint.
@@ -70,6 +74,11 @@ def load_weights(
     for source, pieces in zip(found.sources, done_ahead(jobs, READERS, IN_FLIGHT), strict=True):
         for path, piece in zip(source.row.ours, pieces, strict=True):
             transformer.variable(path).assign(_tensor(piece) if isinstance(piece, np.ndarray) else piece)
+    for path in found.new:
+        variable = transformer.variable(path)
+        if path.endswith("/kernel"):
+            variable.assign(TruncatedNormal(stddev=transformer.config.initializer_range)(variable.shape))
+    return found.new
 
 
 def fitted(
@@ -85,18 +94,50 @@ def fitted(
     Args:
         left_out: optional parts whose tensors may stay unread; None: those that the model was built without.
     """
-    variables = stored_shapes(transformer, release.naming.expand(counts(transformer.config, source_config)))
+    rows = release.naming.expand(counts(transformer.config, source_config))
+    new = _new_layers(transformer, checkpoint, rows, release, ignore, source_config or transformer.config)
+    variables = stored_shapes(transformer, rows, new)
     unread = transformer.left_out if left_out is None else left_out
-    return fit(checkpoint, release, transformer.config, variables, ignore, source_config, unread)
+    found = fit(checkpoint, release, transformer.config, variables, ignore, source_config, unread)
+    found.new = [f"{name}/{variable.name}" for name in new for variable in transformer.head_layers[name].weights]
+    return found
 
 
-def stored_shapes(transformer: Any, rows: Iterable[Row]) -> dict[str, tuple[int, ...]]:
+def _new_layers(
+    transformer: Any,
+    checkpoint: Checkpoint,
+    rows: Iterable[Row],
+    release: Release,
+    ignore: Collection[str],
+    stored: TransformerConfig,
+) -> list[str]:
+    """The layers of a model's head that are not the checkpoint's: it has none of their tensors, or another head's.
+
+    Where its config names this very head, they are missed, unless they are ignored.
+    """
+    if not transformer.head_layers:
+        return []
+    naming, head = release.naming, transformer.config.head
+    every, kept = canonical_names(checkpoint, naming), canonical_names(checkpoint, naming, ignore)
+    found = []
+    for name, layer in transformer.head_layers.items():
+        own = [row for row in rows if row.ours[0].startswith(f"{name}/")]
+        there, left = ({row.theirs for row in own} & names for names in (every, kept))
+        of_another = stored.head not in (None, head) and any(row.part == PART for row in own)
+        if layer.weights and (of_another or (not left and (there or stored.head != head))):
+            found.append(name)
+    return found
+
+
+def stored_shapes(transformer: Any, rows: Iterable[Row], new: Collection[str] = ()) -> dict[str, tuple[int, ...]]:
     """The shape in a checkpoint of every variable of a model that must come from there.
 
-    By the path in the rows, or for those that are in none, by Keras' path. Not among them is what a conditional model
-    has beside its checkpoint: the network of the condition, and what its norms add, which starts at zero.
+    By the path in the rows, or for those that are in none, by Keras' path. Not among them is what a model has beside
+    its checkpoint: layers of a `new` head; of a conditional one, the network of the condition, and what its norms add,
+    which starts at zero.
     """
-    model, shapes, known = transformer.model, {}, set()
+    model, shapes = transformer.model, {}
+    known = {id(variable) for name in new for variable in transformer.head_layers[name].weights}
     for path in (path for row in rows for path in row.ours):
         variable = transformer.variable(path)
         # Of two paths to one variable the first counts; the tensor of the second has no use.

@@ -38,7 +38,7 @@ def there_and_back(name, model, folder, dtype=None):
     source = Source(str(CHECKPOINTS / name), model=model)
     own = source.release.writes or "huggingface"
     formats = {release.writes for release in RELEASES if release.family == source.config.family}
-    other = OTHER[own] if OTHER[own] in formats else own
+    other = OTHER[own] if OTHER[own] in formats and not source.config.head else own  # heads are Hugging Face's alone
     paths = [folder / step for step in ("first", "there", "back")]
     options = {"model": model, "tokenizer": False, "verify": False}
     tfloader.convert(CHECKPOINTS / name, paths[0], own, dtype=dtype, **options)

@@ -11,7 +11,7 @@ import pytest
 import tfloader
 from tests.conftest import CHECKPOINTS, FIXTURES
 from tests.naming.configs import BERT, GPT2, T5, TINY, config, release
-from tests.releases import CASES
+from tests.releases import CASES, HEAD_CASES
 from tfloader.config import ACTIVATION_NAMES, TransformerConfig
 from tfloader.naming import find_config, read_config, read_raw_config
 from tfloader.naming.bert4keras import T5_PEGASUS
@@ -137,6 +137,46 @@ EXPECTED = {
     "hf_t5_v11": t5(211, 44, 2, 5, 72, 11, gated=True),
     "hf_t5_h5": t5(211, 44, 2, 5, 72, 11, gated=True),
 }
+
+TAGS = dict(enumerate(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]))
+NAMES = dict(enumerate(["negative", "neutral", "positive"]))
+SMALL = bert(60, 16, 2, 2, 24, "gelu").replace(max_position_embeddings=20)
+ONE_ALBERT = ALBERT | {"embedding_size": 6, "eos_token_id": 3, "hidden_act": "gelu_tanh"}
+ENDS = ends(58) | {"pad_token_id": 59, "max_position_embeddings": 20}
+# Family -> its config, and what its classifier's says of labels.
+WITH_HEADS = {
+    "bert": (SMALL, {"id2label": NAMES, "problem_type": "single_label_classification"}),
+    "roberta": (
+        SMALL.replace(family="roberta", type_vocab_size=1, pad_token_id=1, eos_token_id=2),
+        {"id2label": NAMES},
+    ),
+    "albert": (
+        SMALL.replace(**ONE_ALBERT, classifier_dropout_prob=0.2),
+        {"id2label": {0: "LABEL_0"}, "problem_type": "regression"},
+    ),
+    "electra": (
+        SMALL.replace(family="electra", embedding_size=6, hidden_act="relu", classifier_dropout_prob=0.25),
+        {"id2label": {**NAMES, 3: "mixed"}, "problem_type": "multi_label_classification"},
+    ),
+    "roformer": (SMALL.replace(family="roformer", embedding_size=6, hidden_act="relu"), {"id2label": NAMES}),
+    "nezha": (
+        SMALL.replace(**NEZHA, relative_attention_max_distance=64, eos_token_id=3, classifier_dropout_prob=0.1),
+        {"id2label": {0: "LABEL_0", 1: "LABEL_1"}},
+    ),
+    "gpt2": (
+        gpt2(60, 16, 2, 2).replace(**ENDS),
+        {"id2label": NAMES, "problem_type": "single_label_classification"},
+    ),
+    "gpt": (gpt2(60, 16, 2, 2, family="gpt").replace(**ENDS), {"id2label": NAMES}),
+}
+OTHER_LABELS = {"token": {"id2label": TAGS}, "qa": {}, "mc": {}}
+for item in HEAD_CASES:
+    name, kind = item.name.split("_")[1:]
+    config_, labels = WITH_HEADS[name]
+    model_type = "openai-gpt" if name == "gpt" else name
+    EXPECTED[item.name] = config_.replace(
+        model_type=model_type, head=item.options["head"], **(labels if kind == "cls" else OTHER_LABELS[kind])
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

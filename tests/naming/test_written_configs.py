@@ -322,6 +322,7 @@ def test_no_mathematical_field_is_dropped_by_a_format(name):
         if item.name in (*NOT_MATHEMATICS, "family"):
             continue
         others = {"hidden_act": "tanh", "extras": {"a": 1}, "block_norm_eps": 0.5, "mlm_norm_eps": 0.5}
+        others |= {"head": "classification"}
         other = others.get(item.name)
         if other is None:
             other = (

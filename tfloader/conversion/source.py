@@ -17,7 +17,7 @@ from tfloader.naming import config_beside, read_raw_config, release_of
 from tfloader.naming.fit import fit
 from tfloader.naming.renamed import open_renamed
 
-NOT_IN_VARIABLES = NOT_MATHEMATICS - {"application", "uncut_vocab_size"}
+NOT_IN_VARIABLES = NOT_MATHEMATICS - {"application", "uncut_vocab_size", "id2label"}
 
 
 class Source:
@@ -27,7 +27,7 @@ class Source:
         like: another Source, whose model serves where it would be the same; it holds no values.
 
     Attributes:
-        config: as the file says, but for the vocabulary that is kept.
+        config: as the file says, but for the vocabulary that is kept and for a head of which there is no tensor.
         raw_config: the file's own keys and values.
         family: the class that builds its model.
         options: options of the family's builder that make every part of which there is a tensor.
@@ -57,6 +57,7 @@ class Source:
             self.options = fit(self.checkpoint, self.release, self.config).options(self.family)
             self.transformer = like.transformer if like and self.builds_as(like) else self.built(self.config)
             self.fit = fitted(self.transformer, self.checkpoint, self.release, ignore, left_out=())
+            self.config = self.config.replace(head=self.transformer.config.head)
             self.variables = Variables(self.checkpoint, self.fit)
             self.keep_tokens = keep_tokens
             if keep_tokens is not None:

@@ -35,6 +35,7 @@ OUTPUTS = {
     r"MLM-Bias": "mlm_logits",
     r"MLM-Activation": "mlm_probabilities",
     r"Pooler-Dense": "pooler_output",
+    r"Classifier(-Output|-Score)?|Answer-Span": "logits",
     r".*-FeedForward-Norm(-1)?|(Encoder|Decoder)-Output-Dropout": "last_hidden_state",
 }
 

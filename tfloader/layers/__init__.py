@@ -14,7 +14,7 @@ from tfloader.layers.embeddings import (
 )
 from tfloader.layers.feed_forward import FeedForward
 from tfloader.layers.gated_attention import GatedAttentionUnit
-from tfloader.layers.heads import Add, Bias, FirstToken, Scale
+from tfloader.layers.heads import Add, Bias, FirstToken, LastToken, Scale
 from tfloader.layers.initializers import TruncatedNormal
 from tfloader.layers.memm import MaximumEntropyMarkovModel
 from tfloader.layers.normalization import (
@@ -40,6 +40,7 @@ __all__ = [
     "FirstToken",
     "GatedAttentionUnit",
     "GlobalPointer",
+    "LastToken",
     "MaximumEntropyMarkovModel",
     "MultiHeadAttention",
     "PlainRMSNormalization",

@@ -27,6 +27,32 @@ class FirstToken(Unmasked):
 
 
 @keras.saving.register_keras_serializable("tfloader")
+class LastToken(Unmasked):
+    """[batch, length, size] -> [batch, size]: the vector of the last token that is not pad_token_id.
+
+    Args:
+        pad_token_id: None: of the last position, whatever it is; otherwise it is called with the ids [batch, length].
+    """
+
+    def __init__(self, pad_token_id: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pad_token_id = pad_token_id
+
+    def call(self, x: Any, token_ids: Any = None) -> Any:
+        if self.pad_token_id is None:
+            return x[:, -1]
+        is_real = ops.cast(token_ids != self.pad_token_id, "int32")
+        last = ops.argmax(is_real * ops.arange(1, ops.shape(is_real)[1] + 1, dtype="int32"), axis=1)
+        return ops.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+
+    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
+        return (input_shape[0], input_shape[2])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "pad_token_id": self.pad_token_id}
+
+
+@keras.saving.register_keras_serializable("tfloader")
 class Bias(keras.layers.Layer):
     """Adds a learned vector to the last axis (the output bias of the masked language model)."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tfloader import layers as tfl
 from tfloader.errors import ConfigError
 from tfloader.layers.activations import activation
-from tfloader.models.heads import Head
+from tfloader.models.heads import FOR_TOKENS, Head, TaskHead, outputs_or, pooled
 from tfloader.models.transformer import Transformer
 
 
@@ -129,7 +130,8 @@ class BERT(SingleStack):
 
     Args:
         with_pool: the [CLS] vector through a dense layer: True for tanh, or an activation's name.
-        with_nsp: next-sentence probabilities in place of the pooled vector: True for softmax, or "linear".
+        with_nsp: next-sentence probabilities in place of the pooled vector: True for softmax, or "linear". A head that
+            reads the pooled vector is in its place, too.
         with_mlm: masked-language-model output: True for softmax, "linear" for logits, which a language model always
             gives at least.
     """
@@ -139,6 +141,11 @@ class BERT(SingleStack):
         Head("nsp", "with_nsp", "linear", False),
         Head("mlm", "with_mlm", "linear", False),
     )
+    task_heads: Mapping[str, TaskHead] = {
+        "classification": TaskHead(pooled),
+        **FOR_TOKENS,
+        "multiple_choice": TaskHead(pooled, units=1),
+    }
     vocabulary_axes = {"Embedding-Token/embeddings": 0, "MLM-Bias/bias": 0}
     bert4keras_habits = {
         "hidden_act": lambda act: "gelu" if act == "gelu_tanh" else act,
@@ -167,17 +174,25 @@ class BERT(SingleStack):
 
     def head(self, x: Any) -> Any:
         outputs = []
-        if self.with_pool:
-            kind = "tanh" if self.with_pool is True else self.with_pool
-            pooled = self.layer("Pooler", tfl.FirstToken)(x)
-            pooled = self.dense("Pooler-Dense", self.config.hidden_size, activation(kind))(pooled)
+        reads_pooled = self.config.head and self.task_heads[self.config.head].reads is pooled
+        if self.with_nsp or (self.with_pool and not reads_pooled):
+            vector = self.pooled(x)
             if self.with_nsp:
                 kind = "softmax" if self.with_nsp is True else self.with_nsp
-                pooled = self.dense("NSP-Proba", 2, activation(kind))(pooled)
-            outputs.append(pooled)
+                vector = self.dense("NSP-Proba", 2, activation(kind))(vector)
+            outputs.append(vector)
         if self.with_mlm:
             outputs.append(self.language_model(x))
-        return x if not outputs else outputs[0] if len(outputs) == 1 else outputs
+        if self.config.head:
+            outputs.append(self.task_head(x))
+        return outputs_or(x, outputs)
+
+    def pooled(self, x: Any) -> Any:
+        """The first token's vector through the pooler."""
+        kind = "tanh" if self.with_pool in (True, False) else self.with_pool
+        return self.dense("Pooler-Dense", self.config.hidden_size, activation(kind))(
+            self.layer("Pooler", tfl.FirstToken)(x)
+        )
 
     def language_model(self, x: Any) -> Any:
         size = self.config.embedding_size or self.config.hidden_size

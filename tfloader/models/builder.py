@@ -69,7 +69,7 @@ def load(
     """Loads a checkpoint into a Keras model, exactly or not at all.
 
     Encoders give the last hidden states [batch, length, hidden], or the heads that are asked for (with_pool, with_nsp,
-    with_mlm); language models (GPT, GPT-2, GPT2_ML, T5, BERT with application "lm" or "unilm") give logits
+    with_mlm, head); language models (GPT, GPT-2, GPT2_ML, T5, BERT with application "lm" or "unilm") give logits
     [batch, length, vocab].
 
     Args:
@@ -262,9 +262,12 @@ def _built(
         return transformer.build()
     with checkpoint, _filled_later(transformer):
         transformer.build()
-        load_weights(
+        new = load_weights(
             transformer, checkpoint, release=release, ignore=ignore, source_config=source, fresh="layers" not in builder
         )
+    if new:
+        told = f"The head {transformer.config.head!r} is new: {checkpoint.path} does not hold its {', '.join(new)}."
+        warnings.warn(f"{told} They start at random.", stacklevel=4)
     return transformer
 
 

@@ -21,7 +21,8 @@ class GPT(GPT2):
         "layer_norm_eps": lambda _: 1e-12,
         "mask_zero_segments": lambda _: True,
     }
+    task_heads = {"classification": GPT2.task_heads["classification"]}
     block = SingleStack.block
 
     def head(self, x: Any) -> Any:
-        return self.language_model(x)
+        return self.scored(x)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tfloader.models.bert import SingleStack
+from tfloader.models.heads import FOR_TOKENS, TaskHead, last_token
 
 
 class GPT2(SingleStack):
@@ -16,6 +18,10 @@ class GPT2(SingleStack):
     """
 
     applications = ("lm",)
+    task_heads: Mapping[str, TaskHead] = {
+        "classification": TaskHead(last_token, "Classifier-Score", use_bias=False),
+        **FOR_TOKENS,
+    }
     refuses = {"hierarchical_position": "not implemented for this family"}
     bert4keras_defaults = {"lm": {"final_activation": "softmax"}}
     as_language_model = {"final_activation": None}
@@ -36,7 +42,10 @@ class GPT2(SingleStack):
         return self.residual(feed_forward, x, self.feed_forward(feed_forward, self.norm(f"{feed_forward}-Norm", x)))
 
     def head(self, x: Any) -> Any:
-        return self.language_model(self.norm("Output-Norm", x))
+        return self.scored(self.norm("Output-Norm", x))
+
+    def scored(self, x: Any) -> Any:
+        return self.task_head(x) if self.config.head else self.language_model(x)
 
     def language_model(self, x: Any) -> Any:
         return self.activate("LM-Activation", self.token_embedding()(x, reverse=True), self.final_activation)

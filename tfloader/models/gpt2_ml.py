@@ -10,6 +10,7 @@ from tfloader.models.gpt2 import GPT2
 class GPT2_ML(GPT2):  # noqa: N801 (the name users know)
     """GPT-2 with a norm after the embedding, none before attention, two around the feed-forward, none at the end."""
 
+    task_heads = {}
     bert4keras_habits = {"pad_token_id": lambda _: 0}
 
     def after_embedding(self, x: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from tfloader import layers as tfl
 from tfloader.errors import ConfigError
 from tfloader.models.bert import BERT
+from tfloader.models.heads import TaskHead, first_through_dense
 
 
 class RoBERTa(BERT):
@@ -16,6 +17,10 @@ class RoBERTa(BERT):
     (custom_position_ids) count from 0; the table's rows begin with pad_token_id + 1 others.
     """
 
+    task_heads = {
+        **BERT.task_heads,
+        "classification": TaskHead(first_through_dense("Classifier-Dense", "tanh"), "Classifier-Output"),
+    }
     applications = ("encoder", "lm")
     fixed_tokens = ("pad_token_id",)  # positions are counted from it on
     refuses = dict.fromkeys(("hierarchical_position", "shared_segment_embeddings"), "not possible for RoBERTa")

@@ -6,6 +6,7 @@ from typing import Any
 
 from tfloader import layers as tfl
 from tfloader.models.bert import BERT
+from tfloader.models.heads import FOR_TOKENS, TaskHead, first_through_dense, last_position
 
 
 class RoFormer(BERT):
@@ -16,6 +17,11 @@ class RoFormer(BERT):
 
     bert4keras_habits = {**BERT.bert4keras_habits, "layer_norm_eps": lambda _: 1e-7, "mlm_norm_eps": lambda _: 1e-12}
     attention_class = tfl.RotaryAttention
+    task_heads = {
+        **FOR_TOKENS,
+        "classification": TaskHead(first_through_dense("Classifier-Dense"), "Classifier-Output"),
+        "multiple_choice": TaskHead(last_position, units=1),  # padding or not, as transformers has it
+    }
     refuses = {"hierarchical_position": "it has no position table"}
 
     def embed_positions(self, x: Any, position_ids: Any) -> Any:

@@ -17,6 +17,7 @@ class RoFormerV2(RoFormer):
 
     heads = tuple(head for head in RoFormer.heads if head.part == "mlm")
     refuses = RoFormer.refuses | dict.fromkeys(("with_pool", "with_nsp", "layer_norm_cond"), "it has no weights")
+    task_heads = {}
     vocabulary_axes = {"Embedding-Token/embeddings": 0}
     bert4keras_habits = {name: habit for name, habit in RoFormer.bert4keras_habits.items() if name != "mlm_norm_eps"}
 

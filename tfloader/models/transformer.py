@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 from tfloader import layers as tfl
 from tfloader.config import APPLICATIONS, TransformerConfig
 from tfloader.errors import ConfigError, listing
-from tfloader.models.heads import Head
+from tfloader.models.heads import Parts
 from tfloader.models.vocabulary import VocabularyCut, is_whole
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "float64")
 
 
-class Transformer:
+class Transformer(Parts):
     """The shared part of all families: options, named layers, blocks, vocabulary cuts.
 
     A family overrides `make_inputs`, `attention_bias`, `embed`, `block` and `head` as far as it differs, and names its
@@ -41,19 +41,21 @@ class Transformer:
         layer_norm_cond: a Keras tensor [batch, size]; every normalisation becomes conditional on it.
         layer_norm_cond_hidden_size, layer_norm_cond_hidden_act: a dense layer in between.
         additional_input_layers: Keras input tensor(s) appended to the model's inputs.
+        head: a head for a task, by name: "classification", "token_classification", "question_answering" or
+            "multiple_choice", as far as the family has them; True: the one that the config names; False: none, and its
+            tensors may stay unread.
+        num_labels: of a new head, where the config names no labels or another number of them.
 
     Attributes:
         model: the Keras model, after `build()`.
         layers: all layers by name.
-        config: the config with its vocabulary size after keep_tokens and compound_tokens.
+        config: the config with its vocabulary size after keep_tokens and compound_tokens, and the head that is there.
         source_vocab_size: rows of the vocabulary tables in the checkpoint.
         hidden_states: Keras tensors after `build()`: the embeddings, and what each layer gives (empty for T5). With
             them, `keras.Model(model.inputs, transformer.hidden_states[-4:])`.
         positions: what `embed` computed for an attention that takes positions (the rotations of RoFormer).
     """
 
-    # The optional parts of the family's naming tables, each with the option that makes it; see `Head`.
-    heads: Sequence[Head] = ()
     # Variables with a vocabulary axis: what keep_tokens and compound_tokens cut.
     vocabulary_axes: Mapping[str, int] = {"Embedding-Token/embeddings": 0}
     # Config fields of special tokens that keep_tokens must keep in their places.
@@ -103,7 +105,11 @@ class Transformer:
         layer_norm_cond_hidden_size: int | None = None,
         layer_norm_cond_hidden_act: str = "linear",
         additional_input_layers: Any = None,
+        head: str | bool | None = None,
+        num_labels: int | None = None,
     ) -> None:
+        config = self.with_head(config, head, num_labels)
+        self.without_head, self.head_layers = head is False, {}
         if config.application not in self.applications:
             raise ConfigError(
                 f"application={config.application!r} is not possible for {config.family!r}; "
@@ -128,6 +134,7 @@ class Transformer:
         self.initializer = tfl.TruncatedNormal(stddev=config.initializer_range)
         self.release: Any = None
         self.model: keras.Model | None = None
+        self.inputs: dict[str, Any] = {}
         self.bias: Any = None
         self.hidden_states: list[Any] = []
         self.positions: Any = None
@@ -163,7 +170,7 @@ class Transformer:
 
     def build(self) -> Transformer:
         """Makes the Keras model."""
-        inputs = self.make_inputs()
+        self.inputs = inputs = self.make_inputs()
         self.bias = self.attention_bias(inputs)
         self.hidden_states = self.blocks(self.embed(inputs))
         self.model = self.make_model(list(inputs.values()), self.head(self.hidden_states[-1]))
@@ -277,25 +284,12 @@ class Transformer:
         kind = "softmax" if kind is True else kind
         return x if kind in (None, "linear") else self.layer(name, keras.layers.Activation, activation=kind)(x)
 
-    # ---- optional parts
-
-    @classmethod
-    def options_for(cls, parts: Collection[str]) -> dict[str, Any]:
-        """The builder options under which a model has just these of its optional parts, giving logits."""
-        present = {head.option: head.present for head in cls.heads if head.part in parts}
-        return present | {head.option: head.absent for head in cls.heads if head.part not in parts}
-
-    @property
-    def left_out(self) -> set[str]:
-        """Optional parts that this model was built without; their tensors may stay unread."""
-        return {head.part for head in self.heads if getattr(self, head.option) in (head.absent, None)}
-
     # ---- generation
 
     @property
     def can_generate(self) -> bool:
         """Whether it is a language model."""
-        return self.config.application != "encoder"
+        return self.config.application != "encoder" and not self.config.head
 
     def no_generation_with(self) -> list[str]:
         """The options in force with which generation is not implemented."""

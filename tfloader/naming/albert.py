@@ -14,6 +14,7 @@ from tfloader.errors import ConfigError
 from tfloader.naming import google_bert, hf_bert, huggingface
 from tfloader.naming.base import TF, TORCH, Naming, Row, renamed
 from tfloader.naming.dialect import revised, same
+from tfloader.naming.heads import HeadKeys
 from tfloader.naming.release import TENSORFLOW, Release
 
 HF_BLOCK = "albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}"
@@ -80,6 +81,7 @@ HF_DIALECT = replace(
     keys=(*revised(hf_bert.DIALECT.keys, without=("application",)), *same("embedding_size"), *SHARING),
     only={**hf_bert.DIALECT.only, "is_decoder": (False,), **UNUSED},
     constants={"model_type": "albert"},
+    heads=HeadKeys("Albert", dropout="classifier_dropout_prob"),
     notes={"application": "encoder"},  # there is no causal ALBERT in Hugging Face's code
     finish_read=check_groups,
     finish_write=_hf_finish_write,

@@ -13,6 +13,7 @@ from typing import Any
 
 from tfloader.config import NOT_MATHEMATICS, TransformerConfig, differing_fields, shown
 from tfloader.errors import ConfigError, listing
+from tfloader.naming.heads import HeadKeys
 from tfloader.suggestions import did_you_mean
 
 REQUIRED = object()
@@ -83,6 +84,7 @@ class Dialect:
         harmless: their keys (regular expressions) that do not change what the model computes.
         constants: keys written as they are.
         notes: our fields that this format has no key for, noted under the key "tfloader" -> their defaults.
+        heads: the keys that concern a head for a task; None: there are none.
         finish_read: for what is not one key to one field: called with our fields (to be changed), their dictionary,
             and the shapes of the checkpoint's tensors (empty where there is none).
         finish_write: the same on the way out: called with the config and their dictionary (to be changed).
@@ -95,6 +97,7 @@ class Dialect:
     harmless: Collection[str] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    heads: HeadKeys | None = None
     finish_read: Any = None
     finish_write: Any = None
 
@@ -156,6 +159,8 @@ class Dialect:
         fields = {"family": family, "model_type": self.constants.get("model_type"), **self.fixed, **fields}
         fields |= {name: value for name, value in overrides.items() if fields.get(name) is None}
         try:
+            if self.heads:
+                fields |= self.heads.read(raw)
             if self.finish_read:
                 self.finish_read(fields, raw, tensors or {})
             noted = raw.get(NOTES)
@@ -208,6 +213,8 @@ class Dialect:
             if not noted and (value is not None or key.default is not REQUIRED):
                 raw[key.theirs] = key.write(value)
         raw |= self.constants
+        if self.heads:
+            raw |= self.heads.write(config)
         if self.finish_write:
             self.finish_write(config, raw)
         notes = {name: (getattr(config, name), silent) for name, silent in {**ALWAYS_NOTED, **self.notes}.items()}

@@ -14,6 +14,7 @@ from dataclasses import replace
 from tfloader.naming import google_bert, hf_bert, huggingface
 from tfloader.naming.base import TF, TORCH, Naming, Row, renamed
 from tfloader.naming.dialect import revised, same
+from tfloader.naming.heads import DENSE_ROWS, PART, HeadKeys
 from tfloader.naming.release import TENSORFLOW, Release
 
 HF_MAPPING = TORCH.dense("Embedding-Mapping", "electra.embeddings_project")
@@ -24,10 +25,14 @@ HF_NAMING = hf_bert.naming_of(
         *HF_MAPPING,
         *TORCH.dense("Discriminator-Dense", "discriminator_predictions.dense", "discriminator"),
         *TORCH.dense("Discriminator-Prediction", "discriminator_predictions.dense_prediction", "discriminator"),
+        *DENSE_ROWS,
+        *TORCH.dense("Choice-Dense", "sequence_summary.summary", PART),
     ),
 )
 HF_GENERATOR_NAMES = {
     "bert.pooler.": None,
+    "classifier.": None,
+    "qa_outputs.": None,
     "cls.seq_relationship.": None,
     "cls.predictions.decoder.bias": None,
     "cls.predictions.decoder.": "generator_lm_head.",
@@ -43,6 +48,7 @@ HF_DIALECT = replace(
     keys=(*hf_bert.DIALECT.keys, *same(embedding_size=128)),
     harmless=(*hf_bert.DIALECT.harmless, "summary_last_dropout"),
     constants={"model_type": "electra"},
+    heads=HeadKeys("Electra"),
     finish_write=google_bert.write_embedding_size,
 )
 HF_GENERATOR_DIALECT = replace(

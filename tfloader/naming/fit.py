@@ -17,8 +17,9 @@ import numpy as np
 from tfloader.checkpoints.base import Checkpoint, TensorSpec
 from tfloader.config import TransformerConfig
 from tfloader.errors import WeightsError, listing
-from tfloader.naming.base import Identity, Row, Shape, counts
+from tfloader.naming.base import Identity, Naming, Row, Shape, counts
 from tfloader.naming.constants import Constant
+from tfloader.naming.heads import PART
 from tfloader.naming.release import Release
 
 READABLE_DTYPES = ("bfloat16", "float16", "float32")
@@ -48,6 +49,7 @@ class Fit:
         foreign: tensors that are declared to hold nothing of the model: optimizer slots, constants, what was ignored.
         unread: tensors of parts or blocks that were left out on purpose.
         unknown: tensors without a use -> why.
+        new: variables of a head that is not the checkpoint's, by path; they are not among `variables`.
         missing: variables without a tensor, each told.
         misfits: tensors of a wrong shape or dtype, each told.
         repeats: pairs of tensors that must hold the same values.
@@ -65,6 +67,7 @@ class Fit:
     unread: list[str] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)
     repeats: list[tuple[str, str]] = field(default_factory=list)
     constants: list[tuple[str, Constant]] = field(default_factory=list)
@@ -137,7 +140,7 @@ def fit(
             name = names.pop(copy.theirs)
             if names.setdefault(copy.of, name) != name:
                 repeated.append((copy.of, name))
-    _match(found, rows, names)
+    _match(found, [row for row in rows if row.part != PART or config.head], names)
     used = {source.row.theirs: source.name for source in found.sources}
     found.repeats += [(used[original], name) for original, name in repeated if original in used]
 
@@ -148,8 +151,13 @@ def fit(
         if canonical in beyond or (row and row.part in left_out):
             found.unread.append(name)
         else:
-            found.unknown[name] = _why_unused(release, row)
+            found.unknown[name] = _why_unused(found, row, config.head)
     return found
+
+
+def canonical_names(specs: Iterable[str], naming: Naming, ignore: Collection[str] = ()) -> set[str]:
+    """Today's spellings of the tensors that are not ignored."""
+    return {naming.canonical(name) for name in specs if not any(fnmatch.fnmatchcase(name, item) for item in ignore)}
 
 
 def _by_canonical_name(found: Fit, ignore: Iterable[str]) -> dict[str, str]:
@@ -233,9 +241,14 @@ def _misfits(found: Fit, source: Source, variables: Mapping[str, Shape]) -> Iter
         yield f"{source.name} is stored as {spec.dtype}; supported: {', '.join(READABLE_DTYPES)}"
 
 
-def _why_unused(release: Release, row: Row | None) -> str:
+def _why_unused(found: Fit, row: Row | None, head: str | None) -> str:
     if row is None:
-        return f"a {release.title} model has none of this name"
+        return f"a {found.release.title} model has none of this name"
+    if row.part == PART:
+        its = f"head={found.config.head!r}" if found.config.head else "head=..., of which the config says nothing,"
+        if head:
+            return f"it is of another head: pass {its}, or name it in ignore=[...] for a new {head!r}"
+        return f"it is of a head for a task: pass {its} for it, or head=False for the model without it"
     if row.part:
         return f"it is of the part {row.part!r}, which the family does not declare in `heads`, or did not make"
     return f"a model with this config has no {' + '.join(row.ours)}"

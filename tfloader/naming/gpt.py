@@ -17,6 +17,7 @@ from tfloader.naming import google_bert, gpt2, huggingface
 from tfloader.naming.base import TF, Duplicate, Naming, renamed
 from tfloader.naming.constants import causal_masks, positions
 from tfloader.naming.dialect import Dialect, Key, revised, same
+from tfloader.naming.heads import HeadKeys
 from tfloader.naming.release import NOTHING_AROUND, TENSORFLOW, Release
 
 KEYS = (*google_bert.SIZES, google_bert.ACTIVATION, google_bert.POSITIONS)
@@ -87,6 +88,8 @@ HF_RENAMED = {
     "transformer.wte.": "transformer.tokens_embed.",
     "transformer.wpe.": "transformer.positions_embed.",
     "transformer.ln_f.": None,
+    "classifier.": None,
+    "qa_outputs.": None,
 }
 HF_ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}
 
@@ -114,6 +117,7 @@ HF_DIALECT = Dialect(
     only={**huggingface.ONLY, "n_special": (0,), "tie_word_embeddings": (True,)},
     harmless=(*huggingface.HARMLESS, "n_ctx|pad_token_id|predict_special_tokens|is_decoder"),
     constants={"model_type": "openai-gpt"},
+    heads=HeadKeys("OpenAIGPT", padding=True),
     notes={"shared_segment_embeddings": False},  # to transformers, token_type_ids are always such segments
     finish_read=gpt2.four_times_as_wide,
     finish_write=_hf_finish_write,

@@ -13,7 +13,7 @@ from typing import Any
 
 from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
-from tfloader.naming import huggingface
+from tfloader.naming import heads, huggingface
 from tfloader.naming.base import (
     ATTENTION,
     CONV1D,
@@ -25,6 +25,7 @@ from tfloader.naming.base import (
     LeadingOne,
     Naming,
     Row,
+    Transpose,
     row,
 )
 from tfloader.naming.constants import causal_masks
@@ -48,7 +49,11 @@ def _rows(layout: Layout, root: str, block: str, embedding: str) -> tuple[Row, .
 
 
 HF_NAMING = Naming(
-    rows=_rows(CONV1D, "transformer", "transformer.h.{layer}", ".weight"),
+    rows=(
+        *_rows(CONV1D, "transformer", "transformer.h.{layer}", ".weight"),
+        *heads.ROWS,
+        row("Classifier-Score/kernel", "score.weight", Transpose(), heads.PART),
+    ),
     old_names=huggingface.old_names("transformer.", "wte|wpe|h|ln_f"),  # so is the public gpt2 repository
     ignorable=(r"\.attn\.masked_bias$",),  # a large negative number
     buffers=(causal_masks(r"\.attn\.bias$"),),
@@ -105,6 +110,7 @@ HF_DIALECT = Dialect(
     },
     harmless=(*huggingface.HARMLESS, "n_ctx|reorder_and_upcast_attn|pad_token_id|predict_special_tokens|is_decoder"),
     constants={"model_type": "gpt2"},
+    heads=heads.HeadKeys("GPT2", padding=True),
     finish_read=four_times_as_wide,
     finish_write=finish_write,
 )

@@ -12,6 +12,7 @@ from tfloader.naming import huggingface
 from tfloader.naming.base import ATTENTION, FEED_FORWARD, TORCH, Duplicate, Naming, Row, renamed, row, with_prefix
 from tfloader.naming.constants import positions
 from tfloader.naming.dialect import Dialect, Key, same
+from tfloader.naming.heads import ROWS, HeadKeys
 from tfloader.naming.release import Release
 
 BLOCK = "bert.encoder.layer.{layer}"
@@ -37,6 +38,7 @@ NAMING = Naming(
         *dense("MLM-Dense", "cls.predictions.transform.dense", "mlm"),
         *norm("MLM-Norm", "cls.predictions.transform.LayerNorm", "mlm"),
         row("MLM-Bias/bias", "cls.predictions.bias", part="mlm"),
+        *ROWS,
     ),
     old_names=huggingface.old_names("bert."),
     ignorable=(r"(^|\.)embeddings\.token_type_ids$",),
@@ -73,6 +75,7 @@ DIALECT = Dialect(
     harmless=huggingface.HARMLESS,
     constants={"model_type": "bert"},
     notes={"application": "encoder", "mlm_norm_eps": None},
+    heads=HeadKeys("Bert"),
 )
 
 RELEASE = Release(

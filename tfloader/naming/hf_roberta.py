@@ -14,6 +14,7 @@ from tfloader.config import TransformerConfig
 from tfloader.errors import ConfigError
 from tfloader.naming import hf_bert, huggingface
 from tfloader.naming.dialect import revised, same
+from tfloader.naming.heads import DENSE_ROWS, HeadKeys
 from tfloader.naming.release import Release, TextFormat
 
 NAMES = {
@@ -24,7 +25,7 @@ NAMES = {
 }
 
 TOKENS = {"bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
-KIN = hf_bert.naming_of("roberta.", NAMES)
+KIN = hf_bert.naming_of("roberta.", NAMES, DENSE_ROWS)
 NAMING = replace(KIN, duplicates=tuple(replace(copy, written=False) for copy in KIN.duplicates))
 
 
@@ -46,6 +47,7 @@ DIALECT = replace(
     # What RoBERTa's own code takes for granted where a file is silent; its head always has the exact gelu.
     keys=revised(hf_bert.DIALECT.keys, huggingface.EXACT_GELU, *same(pad_token_id=1, eos_token_id=2)),
     constants={"model_type": "roberta"},
+    heads=HeadKeys("Roberta"),
     finish_read=_read_positions,
     finish_write=_write_positions,
 )

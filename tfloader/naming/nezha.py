@@ -14,6 +14,7 @@ from tfloader.naming import google_bert, hf_bert
 from tfloader.naming.base import renamed
 from tfloader.naming.dialect import Dialect, Key, revised, same
 from tfloader.naming.google_bert import POSITION_TABLE, SEGMENT_TABLE
+from tfloader.naming.heads import HeadKeys
 
 HF_KIN = hf_bert.naming_of("nezha.", {hf_bert.POSITION_TABLE: None})
 HF_NAMING = replace(
@@ -37,6 +38,7 @@ HF_DIALECT = replace(
     # As long as its own code can read; distances have no end.
     harmless=(*hf_bert.DIALECT.harmless, "max_position_embeddings"),
     constants={"model_type": "nezha"},
+    heads=HeadKeys("Nezha"),
 )
 
 NSP = "cls/seq_relationship/"

@@ -15,6 +15,7 @@ from tfloader.naming import google_bert, hf_bert, huggingface
 from tfloader.naming.base import TF, TORCH, renamed
 from tfloader.naming.constants import Constant
 from tfloader.naming.dialect import Key, same
+from tfloader.naming.heads import DENSE_ROWS, HeadKeys
 from tfloader.naming.release import TENSORFLOW, Release
 
 ACTIVATIONS = {"swish": "silu"} | google_bert.ACTIVATIONS | {"gelu": "gelu"}
@@ -71,7 +72,9 @@ def _table(config: TransformerConfig) -> np.ndarray:
 
 HF_NAMING = replace(
     hf_bert.naming_of(
-        "roformer.", {hf_bert.POSITION_TABLE: None}, TORCH.dense("Embedding-Mapping", "roformer.embeddings_project")
+        "roformer.",
+        {hf_bert.POSITION_TABLE: None},
+        (*TORCH.dense("Embedding-Mapping", "roformer.embeddings_project"), *DENSE_ROWS),
     ),
     constants=(Constant("roformer.encoder.embed_positions.weight", _table_shape, _table),),
 )
@@ -90,6 +93,7 @@ HF_DIALECT = replace(
         "pooler_activation": ("tanh",),
     },
     constants={"model_type": "roformer"},
+    heads=HeadKeys("RoFormer"),
 )
 
 HF_RELEASE = Release(

@@ -57,8 +57,10 @@ def as_published(release: Release, config: dict[str, Any], tensors: Sequence[Ite
     """The tensors under the names of the class that holds just these, which is noted in the config with the dtype."""
     if not release.architectures:
         return list(tensors)
-    architecture, prefix = release.architecture([name for name, _, _ in tensors])
-    config["architectures"] = [architecture]
+    prefix = ""
+    if "architectures" not in config:  # which names the class of a head
+        architecture, prefix = release.architecture([name for name, _, _ in tensors])
+        config["architectures"] = [architecture]
     config["dtype"] = tensors[0][1].dtype
     return [(name.removeprefix(prefix), spec, make) for name, spec, make in tensors]
 
