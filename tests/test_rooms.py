@@ -30,7 +30,7 @@ FLOORS = (
     {"data", "weights"},
     {"models"},
     {"generation", "inspection", "interpretation", "training"},
-    {"conversion"},
+    {"conversion", "tasks"},
     {"exporting"},
     {"reports"},
     {"cli"},

@@ -86,6 +86,10 @@ from tfloader.optimizers import extend_with_parameter_wise_lr as extend_with_par
 from tfloader.optimizers import extend_with_piecewise_linear_lr as extend_with_piecewise_linear_lr
 from tfloader.optimizers import extend_with_weight_decay as extend_with_weight_decay
 from tfloader.optimizers import layer_wise_decay as layer_wise_decay
+from tfloader.tasks import SentenceEncoder as SentenceEncoder
+from tfloader.tasks import Tagger as Tagger
+from tfloader.tasks import TextClassifier as TextClassifier
+from tfloader.tasks import load_task as load_task
 from tfloader.tokenizers import BytePairTokenizer as BytePairTokenizer
 from tfloader.tokenizers import SpTokenizer as SpTokenizer
 from tfloader.tokenizers import Tokenizer as Tokenizer

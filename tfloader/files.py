@@ -92,16 +92,18 @@ class Bounded:
             raise ValueError("it unpacks to more than its size allows")
 
 
-def read_json(path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """Returns the JSON object in a file.
+def read_json(
+    path: str, error: type[TfloaderError] = ConfigError, limit: int = MAX_JSON_BYTES, kind: type = dict
+) -> Any:
+    """Returns the JSON object in a file, or with `kind=list` the array.
 
     Stricter than `json.load`: a repeated key, NaN or Infinity, or anything but an object is refused,
     because two readers of such a file may understand two different things.
     """
-    return parse_json(read_text(path, error, limit), path, error)
+    return parse_json(read_text(path, error, limit), path, error, kind)
 
 
-def parse_json(text: str | bytes, path: str, error: type[TfloaderError] = ConfigError) -> dict[str, Any]:
+def parse_json(text: str | bytes, path: str, error: type[TfloaderError] = ConfigError, kind: type = dict) -> Any:
     """`read_json` for text that is already in memory; `path` is what errors name."""
     if isinstance(text, bytes):
         text = decoded(text, path, error, expected="valid JSON, which is UTF-8 text")
@@ -125,17 +127,18 @@ def parse_json(text: str | bytes, path: str, error: type[TfloaderError] = Config
         start = text.lstrip()[:40].splitlines()[0] if text.strip() else ""
         reported = f"not valid JSON ({str(reason)[:300]}); it starts with {start!r}"
         raise error(f"{path}: {reported}. Download it again.") from reason
-    if not isinstance(result, dict):
-        raise error(f"{path}: expected a JSON object, found a JSON {type(result).__name__}.")
+    if not isinstance(result, kind):
+        expected = {dict: "object", list: "array"}[kind]
+        raise error(f"{path}: expected a JSON {expected}, found a JSON {type(result).__name__}.")
     return result
 
 
-def json_bytes(content: Mapping[str, Any]) -> bytes:
+def json_bytes(content: Any) -> bytes:
     """JSON as we write it."""
     return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
 
 
-def write_json(path: str, content: Mapping[str, Any], error: type[TfloaderError] = TfloaderError) -> None:
+def write_json(path: str, content: Any, error: type[TfloaderError] = TfloaderError) -> None:
     """Writes a JSON file: readers see the old file or the whole new one."""
     write_bytes(path, json_bytes(content), error)
 

@@ -87,6 +87,12 @@ class MaximumEntropyMarkovModel(TaggingLayer):
         hits = [ops.equal(ops.cast(ops.argmax(table, axis=-1), "int32"), tags) for table in conditionals]
         return packing.unpack((ops.cast(hits[0], "float32") + ops.cast(hits[1], "float32")) / 2) + wrong[:, None]
 
+    def tag_probabilities(self, tags: Any, emissions: Any) -> Any:
+        """[batch, length]: the geometric mean of a tag's probability given the tag before and given the tag after."""
+        tags, packing, conditionals, _ = self._teacher_forced(tags, emissions)
+        before, after = (ops.take_along_axis(table, tags[:, :, None], axis=2)[:, :, 0] for table in conditionals)
+        return packing.unpack(ops.exp((before + after) / 2))
+
     def _teacher_forced(self, labels, emissions):
         tags, wrong = self.tag_ids(labels, emissions)
         packing = chain.Packing(chain.real_positions(emissions))

@@ -20,6 +20,7 @@ from tfloader.naming.release import Release
 from tfloader.staging import Replaces
 
 GENERATION = "generation_config.json"
+TASK_FILE, TASK_WEIGHTS = "task.json", "task.safetensors"  # of a task around the model
 SAFETENSORS = r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"
 TENSORFLOW = r"_model\.ckpt\.(index|data-\d{5}-of-\d{5})"
 # What others call the weights in such a folder, and what `download` notes of a folder.
@@ -105,6 +106,8 @@ def in_place_of_an_earlier_save(path: str, release: Release, config: Transformer
                 f"{path}: holds files of another checkpoint, which is no earlier save, and would then hold two. Give "
                 f"another folder, or remove them:\n{listing(others)}"
             )
+        if earlier:
+            earlier |= {TASK_FILE, TASK_WEIGHTS}
         if earlier and not _has_same_tokens(path, config):
             return {*earlier, *TOKENIZER_FILES, GENERATION}
         return earlier if tokenizer is None else earlier | TOKENIZER_FILES

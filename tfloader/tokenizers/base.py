@@ -50,6 +50,11 @@ class BaseTokenizer:
     cls_token_id = _role("cls")
     sep_token_id = _role("sep")
 
+    @property
+    def filler_id(self) -> int:
+        """The id that rows are filled up with: that of padding, or else of the end of texts, or else 0."""
+        return next((id for id in (self.pad_token_id, self.eos_token_id) if id is not None), 0)
+
     vocab_size: int
     added_tokens: Mapping[str, Any] = {}
     keeps_special_tokens = False
@@ -334,5 +339,4 @@ class BaseTokenizer:
             ([*start, *one, *between, *two, *end], len(start) + len(one) + len(between)) for one, two in pairs_of_ids
         ]
         width = padded_length([len(ids) for ids, _ in rows], padding, max_length, pad_to_multiple_of)
-        filler = next((id for id in (self.pad_token_id, self.eos_token_id) if id is not None), 0)
-        return stack(rows, width, filler, segment, left=self.padding_side == "left")
+        return stack(rows, width, self.filler_id, segment, left=self.padding_side == "left")
