@@ -53,7 +53,7 @@ def config(folder: str) -> Target:
         found = [(name, key) for key in dialect.keys for name in key.names if raw.get(name) is not None]
         if all(key.read(raw[name]) == getattr(value, key.ours) for name, key in found):
             return True
-        written = dialect.write(value)
+        written = json.loads(json.dumps(dialect.write(value)))  # a tuple is a list there
         return all(written[name] == raw[name] for name, _ in found if name in written)
 
     files = {name: (source / name).read_bytes() for name in names}

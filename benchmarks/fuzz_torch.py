@@ -143,9 +143,10 @@ class Unknown:
         pass
 
 
-def rebuilt(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any, dtype: Any = None) -> Tensor:
+def rebuilt(*arguments: Any, dtype: Any = None) -> Tensor:
     """A tensor as a part of a storage. One that is described wrongly is an error where it is used, and only there."""
     try:
+        storage, offset, shape, strides, *_ = arguments
         if dtype:
             storage = storage.view(dtype.name)
         size = math.prod(shape)
@@ -161,8 +162,8 @@ def rebuilt(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any, dt
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": rebuilt,
     "torch._utils._rebuild_tensor_v2": rebuilt,
-    "torch._utils._rebuild_tensor_v3": lambda *all: rebuilt(*all, dtype=all[6]),
-    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_tensor_v3": lambda *all: rebuilt(*all, dtype=all[6:] and all[6]),
+    "torch._utils._rebuild_parameter": lambda *all: all[0] if all else None,
     "torch._tensor._rebuild_from_type_v2": lambda function, _, arguments, __: function(*arguments),
     "collections.OrderedDict": collections.OrderedDict,
 }

@@ -138,14 +138,14 @@ def keras2() -> Target:
             for weight in weights:
                 file[f"{layer}/{layer}/{weight}:0"] = next(values, np.ones(5, "float32"))
 
-    def placed(found: dict[str, Any]) -> list[tuple[str, str, Any]]:
-        """By the layer and the last part: in between, sublayers have other numbers here."""
-        return sorted(
-            (path.split("/")[0], path.split("/")[-1].removesuffix(":0"), item) for path, item in found.items()
-        )
+    def placed(found: dict[str, Any]) -> list[tuple[str, Any]]:
+        """By the last part: in between, sublayers have other numbers here."""
+        return sorted((path.split("/")[-1].removesuffix(":0"), item) for path, item in found.items())
 
     def right(folder: str, value: Arrays) -> bool:
-        return placed(value) == placed(of_hdf5(os.path.join(folder, name)))
+        found = of_hdf5(os.path.join(folder, name))
+        groups = {part for path in found for part in path.split("/")}
+        return placed(value) == placed(found) and all(path.split("/")[0] in groups for path in value)
 
     return Target("keras2", {name: made.getvalue()}, tensors(name), right, {".weights": metadata_of_hdf5})
 

@@ -110,3 +110,14 @@ def test_numbers_whose_bits_lie_otherwise_are_refused(change, tmp_path):
         )
     with pytest.raises(CheckpointError, match=r"'a': its (numbers are not laid out as|dtype is)"):
         open_checkpoint(tmp_path / "x.h5")
+
+
+def test_a_group_that_cannot_be_read_is_not_empty(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["a/kernel"], file["b/kernel"] = np.ones(2), np.zeros(2)
+    content = path.read_bytes()
+    place = content.rindex(b"TREE\0")
+    path.write_bytes(content[: place + 4] + b"\0\1" + bytes(7) + content[place + 13 :])
+    with pytest.raises(CheckpointError, match="not an intact HDF5 file"):
+        open_checkpoint(path)

@@ -28,11 +28,12 @@ class Hdf5Checkpoint(Checkpoint):
 
     def __init__(self, path: str) -> None:
         expect(path, "an HDF5 file", "hdf5")
-        import h5py
+        import h5py.h5o
 
         try:
             self._file = h5py.File(path, "r", locking="best-effort")
             watch = Watch(path, self._file.id.get_vfd_handle())
+            h5py.h5o.visit(self._file.id, lambda name: None)  # or else a group that cannot be read looks empty
             specs, problems = _walk(self._file)
         except Exception as error:  # the C library reports damage as whatever h5py maps it to
             self.close()

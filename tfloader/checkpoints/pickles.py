@@ -108,7 +108,8 @@ def _run(file: IO[bytes], stored: list[Stored]) -> Any:
             push(tuple(since_mark() if name == "TUPLE" else _pop(stack, int(name[-1]))))
         elif name in ("SETITEM", "SETITEMS"):
             pairs = since_mark() if name == "SETITEMS" else _pop(stack, 2)
-            _put(stack[-1].items if _is_collection(stack[-1]) else stack[-1], pairs)
+            target: Any = stack[-1]
+            _put(target.items if _is_collection(target) else target, pairs)
         elif name in ("APPEND", "APPENDS", "ADDITEMS"):
             items = _pop(stack, 1) if name == "APPEND" else since_mark()
             if isinstance(stack[-1], list):
