@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tfloader.errors import DataError, TokenizerError
 from tfloader.tokenizers import JsonTokenizer, TokenBatch, Tokenizer, load_tokenizer
+from tfloader.tokenizers.batches import positions_of
 from tfloader.tokenizers.sequences import share
 
 KINDS = ("wordpiece", "gpt2_ml", "bpe", "sentencepiece", "json")
@@ -190,6 +191,9 @@ def test_a_text_beyond_the_positions_is_named_with_the_limit_and_the_ways_out(to
 
 def test_positions_of_roberta_are_fewer_than_the_rows_of_its_table_and_padding_has_none(tokenizers):
     roberta = model_of("Input-Token", positions=12, pad_token_id=0, counted=True)
+    assert positions_of(roberta) == 11
+    assert positions_of(model_of("Input-Token")) is None
+    assert positions_of(model_of("Input-Token", positions=12, hierarchical=0.4)) == 144
     call = tokenizers["wordpiece"]
     assert call(["天", "天" * 9], padding="max_length", max_length=40).inputs(roberta)
     with pytest.raises(DataError, match=r"texts\[1\] has 12 tokens.* has 11 positions.* or divide the text\.$"):

@@ -22,7 +22,7 @@ from tfloader.tasks.folder import save_task
 from tfloader.tasks.items import as_items
 from tfloader.tasks.training import fit
 from tfloader.tokenizers import load_tokenizer
-from tfloader.tokenizers.batches import TokenBatch
+from tfloader.tokenizers.batches import TokenBatch, positions_of
 
 Path = str | os.PathLike[str]
 CHUNK = 256  # texts that are tokenized in one call
@@ -91,7 +91,7 @@ class Task:
             self.network = load(pretrained_path, dtype=dtype, **options)
         config = self.network.transformer.config
         self.labels = list(getattr(config, "id2label", {}).values())
-        lengths = [length for length in (max_length, config.max_position_embeddings) if length is not None]
+        lengths = [length for length in (max_length, positions_of(self.network)) if length is not None]
         self.max_length, self.truncation = min(lengths, default=None), truncation
         self.model = self.build(self.network)
         self._variables: list[Any] = []

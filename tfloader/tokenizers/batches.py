@@ -51,7 +51,7 @@ class TokenBatch(NamedTuple):
             )
         if "Input-Mask" not in names:
             self._check_padding(getattr(layers.get("Embedding-Token"), "pad_token_id", None))
-        self._check_length(layers.get("Embedding-Position"), layers.get("Position-Rows"))
+        self._check_length(model)
         return [arrays[name] for name in names]
 
     def _check_padding(self, pad_token_id: int | None) -> None:
@@ -65,21 +65,35 @@ class TokenBatch(NamedTuple):
                 "perhaps on the left. Load the model with custom_attention_mask=True, or give it its own tokenizer."
             )
 
-    def _check_length(self, layer: Any, counted: Any) -> None:
-        rows: Any = getattr(layer, "input_dim", None)
-        squared = getattr(layer, "hierarchical", None) is not None
-        positions, width = rows**2 if squared else rows, self.input_ids.shape[1]
+    def _check_length(self, model: Any) -> None:
+        layers = {layer.name: layer for layer in model.layers}
+        positions, width = positions_of(model), self.input_ids.shape[1]
         lengths = self.attention_mask.sum(axis=1)
-        if counted is not None:  # RoBERTa's: only real tokens have positions, behind the row of padding
+        counted = layers.get("Position-Rows")
+        if counted is not None:
             lengths = (self.input_ids != counted.pad_token_id).sum(axis=1)
-            positions, width = rows - counted.pad_token_id - 1, lengths.max(initial=0)
+            width = lengths.max(initial=0)
         if positions is not None and width > positions:
-            only = squared or counted is not None
+            only = layers["Embedding-Position"].hierarchical is not None or counted is not None
             more = "" if only else ", or load the model with hierarchical_position=True, if its family can"
             raise DataError(
                 f"texts[{lengths.argmax()}] has {lengths.max()} tokens and rows have {width}, but the model has "
                 f"{positions} positions. Give the tokenizer max_length={positions} or divide the text{more}."
             )
+
+
+def positions_of(model: Any) -> int | None:
+    """How many real tokens a model has positions for; None: any number.
+
+    RoBERTa gives positions to real tokens only, behind the row of padding.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    rows = getattr(layers.get("Embedding-Position"), "input_dim", None)
+    if rows is None:
+        return None
+    if "Position-Rows" in layers:
+        return rows - layers["Position-Rows"].pad_token_id - 1
+    return rows if layers["Embedding-Position"].hierarchical is None else rows**2
 
 
 def fitted(
