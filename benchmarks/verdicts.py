@@ -10,7 +10,6 @@ commands themselves do, run from end to end. Prints a table in Markdown; the exi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import shutil
@@ -29,11 +28,11 @@ from common import table
 from tfloader import inspection
 from tfloader.checkpoints import open_checkpoint
 from tfloader.checkpoints.base import Checkpoint, TensorSpec, Watch
-from tfloader.conversion import convert, source
+from tfloader.conversion import convert
 from tfloader.conversion.variables import Variables
 from tfloader.errors import TfloaderError
 from tfloader.models import builder
-from tfloader.naming import config_beside, release_of
+from tfloader.naming import config_beside, release_of, renamed
 from tfloader.naming.assembly import assembled
 from tfloader.naming.fit import fit
 from tfloader.naming.release import Release
@@ -177,9 +176,7 @@ class Fixture:
         def opened(path: Any, *arguments: Any, **options: Any) -> Checkpoint:
             return checkpoint if os.fspath(path) == self.folder else open_checkpoint(path, *arguments, **options)
 
-        with contextlib.ExitStack() as stack:
-            for module in (builder, inspection, source):
-                stack.enter_context(mock.patch.object(module, "open_checkpoint", opened))
+        with mock.patch.object(renamed, "open_checkpoint", opened):
             load = self._accepts(self._load, checkpoint)
             checks = [check.status for check in inspection.verify(self.folder, self.family)]
             return {"load": load, "verify": "FAILED" not in checks, "convert": self._accepts(self._convert, folder)}

@@ -71,6 +71,7 @@ def valid(tmp_path_factory):
         "load_config": {"path": BERT},
         "load_generation_config": {"path": GPT},
         "load_keras2_weights": {"model": bert, "path": "keras2.weights"},
+        "load_task": {"folder": TASK},
         "load_tokenizer": {"path": BERT},
         "load_vocab": {"path": f"{BERT}/vocab.txt"},
         "merge_lora": {"model": adapted},
@@ -138,6 +139,7 @@ CLASSES = sorted(
     for name, item in ((name, getattr(tfloader, name)) for name in tfloader.__all__)
     if inspect.isclass(item) and not issubclass(item, Exception)
 )
+TASK = str(CHECKPOINTS.parent / "tasks" / "single")
 GPT2 = CHECKPOINTS / "gpt2_openai"
 # Arguments that a class takes, where it has some without a default.
 MADE_WITH = {
@@ -152,7 +154,10 @@ MADE_WITH = {
     "PiecewiseLinear": {"learning_rate": 0.1, "lr_schedule": {0: 1.0}},
     "SampledSoftmax": {"num_classes": 7, "num_sampled": 3},
     "SpTokenizer": {"sp_model_path": str(CHECKPOINTS / "hf_t5_v11/spiece.model")},
+    "SentenceEncoder": {"pretrained_path": TASK, "head": False},
     "Span": {"start": 0, "end": 1, "label": "x"},
+    "Tagger": {"pretrained_path": TASK.replace("single", "tags")},
+    "TextClassifier": {"pretrained_path": TASK},
     "Tokenizer": {"token_dict": str(FIXTURE / "vocab.txt")},
     "TrainingBackup": {"folder": "run"},
     "TransformerConfig": {"family": "bert", "vocab_size": 9, "hidden_act": "gelu", **SIZES},

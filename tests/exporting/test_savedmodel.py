@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tokenizers import AddedToken
 
 import tfloader
 from tests.conftest import CHECKPOINTS
@@ -220,11 +221,20 @@ def test_a_missing_package_is_named_with_how_to_get_it(tmp_path, monkeypatch):
 
 def test_every_reason_against_texts_is_given(bert, tmp_path):
     tokenizer = tfloader.Tokenizer(
-        {"[UNK]": 0, "a": 5000, "[X]": 7}, token_start=None, token_end=None, token_pad="[X]", special_tokens=True
+        {"[UNK]": 0, "a": 5000, "[X]": 7},
+        token_start=None,
+        token_end=None,
+        token_pad="[X]",
+        added_tokens=[AddedToken("a", lstrip=True)],
     )
     with pytest.raises(TokenizerError) as refusal:
         export(bert, tmp_path / "out", tokenizer=tokenizer, text=True, max_length=10**6)
-    for words in ("max_length=1000000", "special tokens", "5001 tokens", "pads with id 7, the model hides 0"):
+    for words in (
+        "max_length=1000000",
+        "added tokens have options",
+        "5001 tokens",
+        "pads with id 7, the model hides 0",
+    ):
         assert words in str(refusal.value)
 
 

@@ -205,13 +205,13 @@ def test_seeds_of_their_own_are_as_many_as_prompts():
         options.check(10, prompts=3)
 
 
-@pytest.mark.parametrize("phrases", [[], [[]], [[1], [-1]], [["a"]], [[1.5]], [[[1]]], [[[1], [2, 3]]], [5], "a"])
+@pytest.mark.parametrize("phrases", [[], [[]], [[1], [-1]], [["a"]], [[1.5]], [[[1]]], [[[1], [2, 3]]], [5]])
 def test_a_trie_refuses_what_are_no_phrases(phrases):
     with pytest.raises(ConfigError, match="A Trie needs phrases"):
         Trie(phrases)
 
 
-@pytest.mark.parametrize("phrases", [5, None])
+@pytest.mark.parametrize("phrases", [5, None, "a"])
 def test_a_trie_of_nothing_that_has_items_is_refused_as_an_argument(phrases):
     with pytest.raises(ArgumentError, match="phrases: expected Iterable"):
         Trie(phrases)

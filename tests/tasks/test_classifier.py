@@ -9,7 +9,7 @@ import pytest
 import tfloader
 from tests.conftest import FIXTURES
 from tfloader import TextClassifier, load_task
-from tfloader.errors import ConfigError, DataError, TrainingError
+from tfloader.errors import ArgumentError, ConfigError, DataError, TrainingError
 
 FOLDER = FIXTURES / "tasks"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
@@ -178,7 +178,7 @@ def test_longer_texts_are_cut_if_that_is_asked_for():
 
 @pytest.mark.parametrize("labels", [[], ["a", "a"], "ab", [1, 2], ["a", ""]])
 def test_labels_are_different_names(labels):
-    with pytest.raises(DataError, match="labels"):
+    with pytest.raises(ArgumentError if isinstance(labels, str) else DataError, match="labels"):
         TextClassifier(ENCODER, labels=labels)
 
 

@@ -68,7 +68,7 @@ class Task:
     """
 
     head: ClassVar[str | None] = None  # of `load`
-    monitor: ClassVar[str]
+    monitor: str
     settings: ClassVar[Sequence[str]] = ("max_length", "truncation")  # arguments that a saved task notes
 
     def __init__(

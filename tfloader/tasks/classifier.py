@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import keras
@@ -137,7 +137,7 @@ class TextClassifier(Task):
         """The number of a label, which is given by name or number."""
         if isinstance(label, str) and label in self.numbers:
             return self.numbers[label]
-        if isinstance(label, Integral) and not isinstance(label, bool) and 0 <= label < len(self.labels):
+        if isinstance(label, (int, np.integer)) and not isinstance(label, bool) and 0 <= label < len(self.labels):
             return int(label)
         raise DataError(f"label {label!r:.60}: expected one of {', '.join(self.labels)}")
 

@@ -40,7 +40,7 @@ def load_task(folder: str | os.PathLike[str], dtype: Any = None) -> Task:
             f"{folder}: no {TASK_FILE}, so no task was saved there. Open a checkpoint with the class of its task: "
             f"{', '.join(TASKS)}."
         )
-    noted = read_json(path, ConfigError)
+    noted = read_json(str(path), ConfigError)
     name = noted.pop("task", None)
     if name not in TASKS:
         raise ConfigError(f"{path}: the task {name!r:.80} is not known{did_you_mean(str(name), TASKS)}.")

@@ -189,7 +189,10 @@ class SentenceEncoder(Task):
         vectors[order] = np.concatenate(parts)
         return vectors[0] if single else vectors
 
-    predict = encode
+    @public
+    def predict(self, items: Any, batch_size: int = 32) -> np.ndarray:
+        """`encode` without a prompt of one's own."""
+        return self.encode(items, batch_size=batch_size)
 
     @public
     def similarity(self, first: Any, second: Any) -> np.ndarray:

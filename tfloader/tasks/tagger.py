@@ -216,7 +216,8 @@ class Tagger(Task):
             [Span(*example.item.between(start, end)[:2], label) for start, end, label in self.spans(example.target)]
             for example in examples
         ]
-        return score_spans(right, [[Span(*entity[:3]) for entity in row] for row in answers])
+        found = [[Span(entity.start, entity.end, entity.label) for entity in row] for row in answers]
+        return score_spans(right, found)
 
     def read(self, outputs: Any) -> tuple[Any, Any]:
         """The chosen tags and their probabilities: with a CRF among sequences, with a MEMM beside their neighbours."""
