@@ -7,7 +7,6 @@ character that there is and laid down in tables; here is only what joins charact
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,14 +29,13 @@ def reasons_against(tokenizer: Any) -> list[str]:
     if type(tokenizer) is not Tokenizer:
         return [f"only WordPiece (tfloader.Tokenizer) can; this is a {type(tokenizer).__name__}"]
     whole = whole_tokens(tokenizer)
-    pairs = itertools.permutations((token.content for token in whole), 2)
     reasons = {
         "pre_tokenize is a Python function": tokenizer._pre_tokenize,
         "token_translate is not part of WordPiece": tokenizer._translate,
         "added tokens have options (lstrip, rstrip, single_word, normalized)": any(
             token.lstrip or token.rstrip or token.single_word or token.normalized for token in whole
         ),
-        "added tokens may overlap in a text": any(overlap(*pair) for pair in pairs),
+        "added tokens may overlap in a text": may_overlap([token.content for token in whole]),
         "there are too many added tokens": len(whole) > len(STAND_INS),
         "the vocabulary has private characters": max("".join(tokenizer._vocab)) >= chr(STAND_INS[0]),
         "padding_side='left'": tokenizer.padding_side == "left",
@@ -52,9 +50,13 @@ def whole_tokens(tokenizer: Tokenizer) -> list[Any]:
     return sorted((tokens[id] for id in tokenizer._whole), key=lambda token: -len(token.content))
 
 
-def overlap(first: str, second: str) -> bool:
-    """Whether an end of the first is a beginning of the second, so that a text may hold both in part."""
-    return any(first.endswith(second[:size]) for size in range(1, min(len(first), len(second))))
+def may_overlap(tokens: Sequence[str]) -> bool:
+    """Whether an end of one of them is the beginning of another, so that a text may hold both in part."""
+    begins: dict[str, set[str]] = {}
+    for token in tokens:
+        for size in range(1, len(token)):
+            begins.setdefault(token[:size], set()).add(token)
+    return any(begins.get(token[-size:], {token}) != {token} for token in tokens for size in range(1, len(token)))
 
 
 class WordPieceInGraph(tf.Module):

@@ -195,6 +195,12 @@ class Tagger(Task):
                 found[-1].append(Entity(first, last, label, text, float(scores[start:end].mean())))
         return found
 
+    @staticmethod
+    def place(example: Example, span: Span) -> tuple[int, int]:
+        """Where a span of words stands, as an answer says it."""
+        start, end, _ = example.item.between(span.start, span.end)
+        return start, end
+
     def spans(self, tags: Sequence[int]) -> list[Span]:
         return tags_to_spans([self.tags[tag] for tag in tags], self.scheme)
 
@@ -213,7 +219,7 @@ class Tagger(Task):
         self, examples: Sequence[Example], answers: Sequence[Sequence[Entity]]
     ) -> tuple[Score, dict[str, Score]]:
         right = [
-            [Span(*example.item.between(start, end)[:2], label) for start, end, label in self.spans(example.target)]
+            [Span(*self.place(example, span), span.label) for span in self.spans(example.target)]
             for example in examples
         ]
         found = [[Span(entity.start, entity.end, entity.label) for entity in row] for row in answers]
