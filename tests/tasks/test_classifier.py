@@ -124,6 +124,8 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     assert all(history[name] == pytest.approx(expected[name]) for name in history)
     assert [answer.labels for answer in task.predict(TEXTS)] == [answer.labels for answer in whole.predict(TEXTS)]
     assert task.fit(ITEMS, output=tmp_path / "cut", **options) == history  # it is done
+    with pytest.raises(TrainingError, match="other data, epochs"):
+        task.fit(ITEMS[:2], output=tmp_path / "cut", **{**options, "epochs": 5})
 
 
 def test_patience_ends_a_training_and_the_best_weights_stay(tmp_path):
@@ -180,6 +182,26 @@ def test_longer_texts_are_cut_if_that_is_asked_for():
 def test_labels_are_different_names(labels):
     with pytest.raises(ArgumentError if isinstance(labels, str) else DataError, match="labels"):
         TextClassifier(ENCODER, labels=labels)
+
+
+def test_labels_that_a_trained_head_does_not_have_are_refused():
+    with pytest.raises(DataError, match=r"own head has the labels bad, fair, good.*ignore"):
+        TextClassifier(FOLDER / "single", labels=["good", "fair", "bad"])
+    assert TextClassifier(FOLDER / "single", labels=["bad", "fair", "good"]).labels == ["bad", "fair", "good"]
+    new = TextClassifier(FOLDER / "single", labels=["no", "yes"], ignore=["classifier.*"])
+    assert new.labels == ["no", "yes"]
+    with pytest.raises(DataError, match="1 do not make a single_label"):
+        TextClassifier(ENCODER, labels=["only"])
+    with pytest.raises(DataError, match="2 do not make a regression"):
+        TextClassifier(ENCODER, labels=["a", "b"], problem_type="regression")
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_sizes_below_one_are_refused(single, size):
+    with pytest.raises(DataError, match="batch_size"):
+        single.predict(TEXTS, batch_size=size)
+    with pytest.raises(DataError, match="max_length"):
+        TextClassifier(FOLDER / "single", max_length=size)
 
 
 def test_options_without_effect_are_refused(single, tmp_path):

@@ -6,6 +6,7 @@ A task is made of public pieces: `load` with a head, `load_tokenizer`, Keras' `f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,8 +17,9 @@ import numpy as np
 
 from tfloader.border import public
 from tfloader.data.padding import sequence_padding
-from tfloader.errors import DataError, TrainingError, listing
+from tfloader.errors import CheckpointError, ConfigError, DataError, TrainingError, listing
 from tfloader.models.builder import load
+from tfloader.naming import load_config
 from tfloader.tasks.folder import save_task
 from tfloader.tasks.items import as_items
 from tfloader.tasks.training import fit
@@ -81,8 +83,11 @@ class Task:
         dtype: Any = None,
         **options: Any,
     ) -> None:
+        if max_length is not None and max_length < 1:
+            raise DataError(f"max_length: expected at least 1, found {max_length}.")
         if labels is not None:
             options["id2label"] = dict(enumerate(_checked(labels)))
+            self._refuse_other_labels(pretrained_path, options)
         if self.head is not None:
             options["head"] = self.head
         self.tokenizer = load_tokenizer(pretrained_path)
@@ -96,6 +101,17 @@ class Task:
         self.model = self.build(self.network)
         self._variables: list[Any] = []
         self._graph: Any = None
+
+    def _refuse_other_labels(self, path: Path, options: Mapping[str, Any]) -> None:
+        """Labels that a trained head does not have would rename what it answers."""
+        with contextlib.suppress(ConfigError, CheckpointError):  # which `load` says better
+            config = load_config(path)
+            known = list(config.id2label.values())
+            if config.head == self.head and known != list(options["id2label"].values()) and not options.get("ignore"):
+                raise DataError(
+                    f"labels: the checkpoint's own head has the labels {', '.join(known)}. Leave labels out to use it, "
+                    "or give ignore=['classifier.*'] as well for a new head."
+                )
 
     # What a subclass supplies
 
@@ -204,6 +220,8 @@ class Task:
 
     def answer(self, examples: Sequence[Example], batch_size: int) -> list[Any]:
         """Answers in the order of the examples, which are read in batches of like lengths."""
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected at least 1, found {batch_size}.")
         order = sorted(range(len(examples)), key=lambda number: len(examples[number].ids))
         answers: list[Any] = [None] * len(examples)
         for start in range(0, len(order), batch_size):

@@ -86,6 +86,9 @@ class TextClassifier(Task):
     ) -> None:
         if problem_type not in (None, *KINDS):
             raise ConfigError(f"problem_type: expected one of {', '.join(KINDS)}; found {problem_type!r}.")
+        fewest = {REGRESSION: 0, MULTI: 1}.get(problem_type or SINGLE, 2)
+        if labels is not None and (len(labels) < fewest or (problem_type == REGRESSION and len(labels) != 1)):
+            raise DataError(f"labels: {len(labels)} do not make a {problem_type or SINGLE} task.")
         if problem_type is not None:
             options["problem_type"] = problem_type
         if problem_type == REGRESSION and labels is None:

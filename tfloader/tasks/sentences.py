@@ -175,6 +175,8 @@ class SentenceEncoder(Task):
         """
         single = isinstance(texts, str)
         given = [texts] if single else as_items(texts)
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected at least 1, found {batch_size}.")
         before = self.prompts.get(prompt or self.modules.default_prompt or "", prompt or "")
         length = 0
         if before and not self.modules.include_prompt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import numpy as np
 from tfloader.border import public
 from tfloader.data.generator import DataGenerator
 from tfloader.errors import TrainingError
+from tfloader.files import read_json, write_json
 from tfloader.optimizers import (
     PiecewiseLinear,
     extend_with_parameter_wise_lr,
@@ -82,6 +84,14 @@ def fit(
         raise TrainingError("tensorboard: give output=, the folder for its logs.")
     batches = Batches(self, self.examples(train), batch_size, seed)
     steps = len(batches)
+    noted = {
+        "task": type(self).__name__,
+        "labels": list(self.labels),
+        "data": digest(batches.data),
+        **{"epochs": epochs, "batch_size": batch_size, "seed": seed, "learning_rate": learning_rate},
+        **{"warmup": warmup, "weight_decay": weight_decay, "layer_decay": layer_decay},
+        "class_weight": dict(class_weight or {}),
+    }
     if optimizer is None:
         optimizer = adam(self.model, steps * epochs, learning_rate, warmup, weight_decay, layer_decay)
     weights = None if class_weight is None else self.class_weights(class_weight)
@@ -101,6 +111,8 @@ def fit(
         if tensorboard:
             measuring.append(keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
         backup = TrainingBackup(folder, remember=judging)
+        if output:
+            same_training(folder, noted)
         done = backup.restore(self.model) if output else 0
         if patience is not None and done and done > patience + np.argmax(backup.history[f"val_{self.monitor}"]):
             epochs = done
@@ -120,6 +132,31 @@ def fit(
             history = backup.history
             draw_curves(history, folder / "curves.png")
     return history
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """By which the items of a training are known again."""
+    found = hashlib.sha256()
+    for example in examples:
+        found.update(repr((example.ids, example.places, np.asarray(example.target).tolist())).encode())
+    return found.hexdigest()
+
+
+def same_training(folder: Path, noted: dict[str, Any]) -> None:
+    """Notes what a training is in its folder, and refuses one that is not what was noted there.
+
+    Raises:
+        TrainingError: naming what differs.
+    """
+    path = folder / "training.json"
+    if not path.exists():
+        return write_json(str(path), noted, TrainingError)
+    before = read_json(str(path), TrainingError)
+    differing = [name for name in {**noted, **before} if noted.get(name) != before.get(name)]
+    if differing:
+        raise TrainingError(
+            f"{folder} holds a training with other {', '.join(differing)}. Run it as it was, or give another folder."
+        )
 
 
 class Batches(DataGenerator):
