@@ -161,6 +161,7 @@ HOSTILE = {
     "an extension": (b"\x82\x01", "instruction EXT1"),
     "a call of a call": (global_of("collections.Counter") + b")R)R", "calls a Call"),
     "arguments that are none": (global_of("collections.Counter") + b"NR", "calls a Name"),
+    "an object of a function": (global_of("torch._utils._rebuild_tensor_v2") + b")\x81", "which is no class"),
     "a mark that is not there": (b"ttttt", "intact pickle"),
     "an instruction that tensors do not need": (b"0", "instruction POP"),
     "an unknown note": (b"h\xff", "intact pickle"),

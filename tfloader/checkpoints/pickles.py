@@ -120,6 +120,8 @@ def _run(file: IO[bytes], stored: list[Stored]) -> Any:
             function, arguments = _pop(stack, 2)
             if not isinstance(function, Name) or not isinstance(arguments, tuple):
                 raise PickleError(f"it calls a {type(function).__name__}, which is no function")
+            if name == "NEWOBJ" and not function.rpartition(".")[2][:1].isupper():
+                raise PickleError(f"it makes an object of {function}, which is no class")
             ordered = function == "collections.OrderedDict"
             push(_ordered(*arguments) if ordered else Call(function, arguments, {}))
         elif name == "BUILD":
