@@ -204,9 +204,23 @@ def test_sizes_below_one_are_refused(single, size):
         TextClassifier(FOLDER / "single", max_length=size)
 
 
+def test_a_label_is_no_second_text(single):
+    with pytest.raises(DataError, match=r"items\[0\]: 'good' is one of the labels"):
+        single.predict([("the man", "good")])
+    assert single.predict([{"text": "the man", "text_pair": "plays"}])
+
+
+@pytest.mark.parametrize("weights", [{"good": float("nan")}, {"good": -1.0}, [1, 2, 3]])
+def test_weights_of_classes_are_numbers_by_label(single, weights):
+    with pytest.raises(TrainingError, match="class_weight: expected"):
+        single.fit([(TEXTS[0], 0)], class_weight=weights)
+
+
 def test_options_without_effect_are_refused(single, tmp_path):
     with pytest.raises(TrainingError, match="patience"):
         single.fit([(TEXTS[0], 0)], patience=1)
+    with pytest.raises(TrainingError, match="epochs"):
+        single.fit([(TEXTS[0], 0)], epochs=0)
     with pytest.raises(TrainingError, match="tensorboard"):
         single.fit([(TEXTS[0], 0)], tensorboard=True)
     with pytest.raises(TrainingError, match="class_weight"):

@@ -159,6 +159,22 @@ def test_options_that_contradict_the_folder_are_refused():
         SentenceEncoder(PLAIN, objective="alike")
 
 
+def test_the_order_of_pooling_and_what_is_no_text_are_kept_or_refused(tmp_path):
+    encoder = SentenceEncoder(FIXTURES / "tasks" / "single", pooling=["mean", "cls"])
+    encoder.save(tmp_path / "saved")
+    again = SentenceEncoder(tmp_path / "saved")
+    np.testing.assert_array_equal(again.encode(TEXTS), encoder.encode(TEXTS))
+    with pytest.raises(DataError, match=r"items\[0\]: tuple.*\n.*items\[2\]: NoneType"):
+        encoder.encode([("a man", "a dog"), "a man", None])
+    with pytest.raises(DataError, match="number"):
+        encoder.evaluate([("a", "b", float("nan"))])
+
+
+def test_an_empty_prompt_is_none(encoder):
+    assert encoder.modules.default_prompt is None
+    np.testing.assert_array_equal(encoder.encode(TEXTS, prompt=""), encoder.encode(TEXTS))
+
+
 def test_a_folder_with_files_is_not_written_into(encoder, tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(CheckpointError, match="not empty"):

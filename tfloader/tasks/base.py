@@ -69,7 +69,7 @@ class Task:
         monitor: the metric that training goes by; more is better.
     """
 
-    head: ClassVar[str | None] = None  # of `load`
+    head: ClassVar[str | bool] = False  # of `load`
     monitor: str
     settings: ClassVar[Sequence[str]] = ("max_length", "truncation")  # arguments that a saved task notes
 
@@ -88,8 +88,7 @@ class Task:
         if labels is not None:
             options["id2label"] = dict(enumerate(_checked(labels)))
             self._refuse_other_labels(pretrained_path, options)
-        if self.head is not None:
-            options["head"] = self.head
+        options["head"] = self.head
         self.tokenizer = load_tokenizer(pretrained_path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The head .* is new")  # which is what a task is made for

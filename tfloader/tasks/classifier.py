@@ -120,6 +120,11 @@ class TextClassifier(Task):
         for name, value in (("text", text), ("text_pair", pair)):
             if not isinstance(value, str) and not (value is None and name == "text_pair"):
                 raise DataError(f"{name} is {type(value).__name__} {value!r:.60}, expected a string")
+        if not labelled and pair in self.numbers:
+            raise DataError(
+                f"{pair!r} is one of the labels, but in predict the second part is a text. Give the text alone, or a "
+                "dictionary with text and text_pair"
+            )
         if not text.strip():
             raise DataError("the text is empty")
         return (text, pair), self.target(label[0]) if labelled else None
@@ -154,6 +159,9 @@ class TextClassifier(Task):
         return targets[:, None] if self.problem_type == REGRESSION else targets
 
     def class_weights(self, given: Mapping[str, float]) -> dict[int, float]:
+        values = list(given.values()) if isinstance(given, Mapping) else [None]
+        if not all(isinstance(value, Real) and 0 <= value < math.inf for value in values):
+            raise TrainingError(f"class_weight: expected {{label: a number from 0 on}}, found {given!r:.80}.")
         if self.problem_type != SINGLE:
             raise TrainingError(f"class_weight: only for single labels; this is a {self.problem_type} task.")
         return {number: 1.0 for number in range(len(self.labels))} | {

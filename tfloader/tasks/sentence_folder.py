@@ -147,14 +147,14 @@ def write_modules(folder: str, modules: SentenceModules, size: int) -> None:
     for _, place in steps[1:]:
         os.mkdir(os.path.join(folder, place))
     write_json(os.path.join(folder, MODULES), listed)
-    write_json(
-        os.path.join(folder, "1_Pooling", "config.json"),
-        {
-            "word_embedding_dimension": size,
-            **{key: mode in modules.pooling for mode, key in POOLING_KEYS.items()},
-            "include_prompt": modules.include_prompt,
-        },
-    )
+    if modules.pooling == tuple(mode for mode in MODES if mode in modules.pooling):
+        pooling = {"word_embedding_dimension": size}
+        pooling |= {key: mode in modules.pooling for mode, key in POOLING_KEYS.items()}
+    else:  # another order, which only version 6 can note
+        names = [f"{mode}_tokens" if mode == "mean_sqrt_len" else mode for mode in modules.pooling]
+        pooling = {"embedding_dimension": size, "pooling_mode": names}
+    pooling["include_prompt"] = modules.include_prompt
+    write_json(os.path.join(folder, "1_Pooling", "config.json"), pooling)
     names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     for layer, (_, place) in zip(modules.dense, steps[2:], strict=False):
         path = os.path.join(folder, place)

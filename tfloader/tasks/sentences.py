@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 
 from tfloader.border import public
-from tfloader.errors import CheckpointError, ConfigError, DataError
+from tfloader.errors import CheckpointError, ConfigError, DataError, listing
 from tfloader.layers.pooling import Pooling
 from tfloader.losses import CoSENT, SimCSE
 from tfloader.models.builder import save
@@ -109,7 +110,10 @@ class SentenceEncoder(Task):
         for text in texts:
             if not isinstance(text, str):
                 raise DataError(f"{type(text).__name__} {text!r:.60}, expected a text")
-        if likeness is not None and (isinstance(likeness, bool) or not isinstance(likeness, Real)):
+        if labelled and likeness is None and self.objective == "cosent":
+            raise DataError("no number says how alike the texts are")
+        wrong = isinstance(likeness, bool) or not isinstance(likeness, Real) or not math.isfinite(likeness)
+        if likeness is not None and wrong:
             raise DataError(f"label {likeness!r:.60}: expected a number, the greater the more alike")
         return texts, None if likeness is None else float(likeness)
 
@@ -148,9 +152,6 @@ class SentenceEncoder(Task):
         """Likeness for "cosent", else the number of the pair; the same in both rows."""
         if self.objective == "contrastive":
             return np.repeat(np.arange(len(examples)), 2)
-        missing = [example.item for example in examples if example.target is None]
-        if missing:
-            raise DataError(f"No number says how alike these are: {missing[0]!r:.100}")
         return np.repeat([example.target for example in examples], 2).astype("float32")
 
     def answers(self, outputs: np.ndarray, examples: Sequence[Example]) -> list[float]:
@@ -160,6 +161,9 @@ class SentenceEncoder(Task):
 
     def score(self, examples: Sequence[Example], answers: Sequence[float]) -> dict[str, float]:
         """Spearman's correlation of the vectors' likeness with the given one."""
+        missing = [f"items[{i}]: {example.item!r:.80}" for i, example in enumerate(examples) if example.target is None]
+        if missing:
+            raise DataError(f"No number says how alike these are, by which vectors are measured:\n{listing(missing)}")
         return {"spearman": spearman(np.array([example.target for example in examples]), np.array(answers))}
 
     @public
@@ -177,7 +181,15 @@ class SentenceEncoder(Task):
         given = [texts] if single else as_items(texts)
         if batch_size < 1:
             raise DataError(f"batch_size: expected at least 1, found {batch_size}.")
-        before = self.prompts.get(prompt or self.modules.default_prompt or "", prompt or "")
+        wrong = [
+            f"items[{i}]: {type(text).__name__} {text!r:.60}"
+            for i, text in enumerate(given)
+            if not isinstance(text, str)
+        ]
+        if wrong:
+            raise DataError(f"encode takes texts; found\n{listing(wrong)}")
+        name = self.modules.default_prompt if prompt is None else prompt
+        before = "" if name is None else self.prompts.get(name, name)
         length = 0
         if before and not self.modules.include_prompt:
             length = len(self.tokenizer.tokenize(before)) - len(self.tokenizer._end)

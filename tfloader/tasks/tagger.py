@@ -158,7 +158,7 @@ class Tagger(Task):
         found = []
         for span in spans if isinstance(spans, (list, tuple)) else [spans]:
             start, end, label = fields(span, ("start", "end", "label"), 0)
-            if start not in starts or end not in ends:
+            if type(start) is not int or type(end) is not int or start not in starts or end not in ends:
                 raise DataError(f"the span ({start}, {end}, {label!r}) does not begin and end with words of the text")
             found.append(Span(starts[start], ends[end], label))
         return spans_to_tags(found, len(sentence.words), self.scheme)

@@ -78,23 +78,25 @@ def fit(
         DataError: naming each item that is none.
         TrainingError: the loss is not finite, or an option has no effect.
     """
+    if epochs < 1:
+        raise TrainingError(f"epochs: expected at least 1, found {epochs}.")
     if validation is None and patience is not None:
         raise TrainingError("patience: nothing says which epoch is better. Give validation items.")
     if output is None and tensorboard:
         raise TrainingError("tensorboard: give output=, the folder for its logs.")
     batches = Batches(self, self.examples(train), batch_size, seed)
     steps = len(batches)
+    weights = None if class_weight is None else self.class_weights(class_weight)
     noted = {
         "task": type(self).__name__,
         "labels": list(self.labels),
         "data": digest(batches.data),
         **{"epochs": epochs, "batch_size": batch_size, "seed": seed, "learning_rate": learning_rate},
         **{"warmup": warmup, "weight_decay": weight_decay, "layer_decay": layer_decay},
-        "class_weight": dict(class_weight or {}),
+        "class_weight": {str(number): weight for number, weight in (weights or {}).items()},
     }
     if optimizer is None:
         optimizer = adam(self.model, steps * epochs, learning_rate, warmup, weight_decay, layer_decay)
-    weights = None if class_weight is None else self.class_weights(class_weight)
     self.model.compile(optimizer, self.loss)
     with contextlib.ExitStack() as stack:
         folder = Path(output or stack.enter_context(tempfile.TemporaryDirectory()))
