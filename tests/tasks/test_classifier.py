@@ -208,6 +208,7 @@ def test_a_label_is_no_second_text(single):
     with pytest.raises(DataError, match=r"items\[0\]: 'good' is one of the labels"):
         single.predict([("the man", "good")])
     assert single.predict([{"text": "the man", "text_pair": "plays"}])
+    assert single.predict([{"text": "the man", "text_pair": "good"}])
 
 
 @pytest.mark.parametrize("weights", [{"good": float("nan")}, {"good": -1.0}, [1, 2, 3]])

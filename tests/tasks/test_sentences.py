@@ -157,6 +157,8 @@ def test_options_that_contradict_the_folder_are_refused():
         SentenceEncoder(SENTENCES / "st6_dense", pooling=["cls"])
     with pytest.raises(ConfigError, match="modes"):
         SentenceEncoder(PLAIN, pooling=["median"])
+    with pytest.raises(DataError, match="max_length"):
+        SentenceEncoder(SENTENCES / "st6_dense", max_length=0)
     with pytest.raises(ConfigError, match="objective"):
         SentenceEncoder(PLAIN, objective="alike")
 

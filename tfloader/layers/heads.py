@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from tfloader.layers.base import Unmasked
+from tfloader.layers.pooling import last_token
 
 
 @keras.saving.register_keras_serializable("tfloader")
@@ -41,9 +42,7 @@ class LastToken(Unmasked):
     def call(self, x: Any, token_ids: Any = None) -> Any:
         if self.pad_token_id is None:
             return x[:, -1]
-        is_real = ops.cast(token_ids != self.pad_token_id, "int32")
-        last = ops.argmax(is_real * ops.arange(1, ops.shape(is_real)[1] + 1, dtype="int32"), axis=1)
-        return ops.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+        return last_token(x, token_ids != self.pad_token_id)
 
     def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
         return (input_shape[0], input_shape[2])

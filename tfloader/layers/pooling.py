@@ -62,6 +62,6 @@ def weighted_mean(x: Any, weights: Any) -> Any:
 
 
 def last_token(x: Any, mask: Any) -> Any:
-    """The vector at the last real position."""
-    last = ops.argmax(mask * ops.arange(1, ops.shape(x)[1] + 1, dtype="float32"), axis=1)
+    """The vector at the last real position: [batch, length, size], [batch, length] -> [batch, size]."""
+    last = ops.argmax(ops.cast(mask, "int32") * ops.arange(1, ops.shape(x)[1] + 1, dtype="int32"), axis=1)
     return ops.take_along_axis(x, last[:, None, None], axis=1)[:, 0]

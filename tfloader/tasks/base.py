@@ -219,17 +219,21 @@ class Task:
 
     def answer(self, examples: Sequence[Example], batch_size: int) -> list[Any]:
         """Answers in the order of the examples, which are read in batches of like lengths."""
-        if batch_size < 1:
-            raise DataError(f"batch_size: expected at least 1, found {batch_size}.")
-        order = sorted(range(len(examples)), key=lambda number: len(examples[number].ids))
         answers: list[Any] = [None] * len(examples)
-        for start in range(0, len(order), batch_size):
-            numbers = order[start : start + batch_size]
+        for numbers in self.by_length(examples, batch_size):
             batch = [examples[number] for number in numbers]
             outputs = self.compute(self.inputs(batch))
             for number, found in zip(numbers, self.answers(outputs, batch), strict=True):
                 answers[number] = found
         return answers
+
+    @staticmethod
+    def by_length(rows: Sequence[Encoded | Example], batch_size: int) -> Iterator[list[int]]:
+        """The numbers of rows in batches of like lengths."""
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected at least 1, found {batch_size}.")
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
+        return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
 
     def compute(self, inputs: Sequence[np.ndarray]) -> Any:
         """What `read` gives for a batch: by one graph for all sizes, which is made anew when the model has changed."""

@@ -86,9 +86,11 @@ class TextClassifier(Task):
     ) -> None:
         if problem_type not in (None, *KINDS):
             raise ConfigError(f"problem_type: expected one of {', '.join(KINDS)}; found {problem_type!r}.")
-        fewest = {REGRESSION: 0, MULTI: 1}.get(problem_type or SINGLE, 2)
-        if labels is not None and (len(labels) < fewest or (problem_type == REGRESSION and len(labels) != 1)):
-            raise DataError(f"labels: {len(labels)} do not make a {problem_type or SINGLE} task.")
+        number = None if labels is None else len(labels)
+        if number is not None and not {REGRESSION: number == 1, MULTI: number >= 1}.get(
+            problem_type or SINGLE, number >= 2
+        ):
+            raise DataError(f"labels: {number} do not make a {problem_type or SINGLE} task.")
         if problem_type is not None:
             options["problem_type"] = problem_type
         if problem_type == REGRESSION and labels is None:
@@ -111,8 +113,14 @@ class TextClassifier(Task):
         }[self.problem_type]()
 
     def parse(self, item: Any, labelled: bool) -> tuple[tuple[str, str | None], Any]:
-        if labelled and not isinstance(item, Mapping) and isinstance(item, (tuple, list)) and len(item) == 2:
-            item = (item[0], None, item[1])
+        if isinstance(item, (tuple, list)) and len(item) == 2:
+            if labelled:
+                item = (item[0], None, item[1])
+            elif isinstance(item[1], str) and item[1] in self.numbers:
+                raise DataError(
+                    f"{item[1]!r} is one of the labels, but in predict the second part is a text. Give the text alone, "
+                    "or a dictionary with text and text_pair"
+                )
         names = ("text", "text_pair", "label") if labelled else ("text", "text_pair")
         if isinstance(item, Mapping):
             item = {"text_pair": None, **item}
@@ -120,11 +128,6 @@ class TextClassifier(Task):
         for name, value in (("text", text), ("text_pair", pair)):
             if not isinstance(value, str) and not (value is None and name == "text_pair"):
                 raise DataError(f"{name} is {type(value).__name__} {value!r:.60}, expected a string")
-        if not labelled and pair in self.numbers:
-            raise DataError(
-                f"{pair!r} is one of the labels, but in predict the second part is a text. Give the text alone, or a "
-                "dictionary with text and text_pair"
-            )
         if not text.strip():
             raise DataError("the text is empty")
         return (text, pair), self.target(label[0]) if labelled else None

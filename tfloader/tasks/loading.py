@@ -11,6 +11,7 @@ import numpy as np
 
 from tfloader.border import public
 from tfloader.checkpoints import open_checkpoint
+from tfloader.checkpoints.base import TensorSpec
 from tfloader.errors import ConfigError, WeightsError, listing
 from tfloader.files import read_json
 from tfloader.naming.writing import TASK_FILE, TASK_WEIGHTS
@@ -19,6 +20,7 @@ from tfloader.tasks.base import Task
 from tfloader.tasks.classifier import TextClassifier
 from tfloader.tasks.folder import further_variables
 from tfloader.tasks.tagger import Tagger
+from tfloader.training.callbacks import misfits
 
 TASKS: dict[str, type[Task]] = {kind.__name__: kind for kind in (TextClassifier, Tagger)}
 
@@ -56,14 +58,12 @@ def load_task(folder: str | os.PathLike[str], dtype: Any = None) -> Task:
 def fill(variables: dict[str, keras.Variable], file: Path) -> None:
     """Assigns all variables from a file that has just these."""
     with open_checkpoint(file) as checkpoint:
-        problems = [f"{name}: not in the file" for name in variables if name not in checkpoint]
-        problems += [f"{name}: not of this task" for name in checkpoint if name not in variables]
-        problems += [
-            f"{name}: {checkpoint[name].shape} in the file, {tuple(variable.shape)} here"
-            for name, variable in variables.items()
-            if name in checkpoint and checkpoint[name].shape != tuple(variable.shape)
-        ]
-        if problems:
+        # In whatever precision the file has them.
+        dtypes = {name: checkpoint[name].dtype for name in checkpoint}
+        expected = {
+            name: TensorSpec(tuple(variable.shape), dtypes.get(name, "float32")) for name, variable in variables.items()
+        }
+        if problems := misfits(checkpoint, expected):
             raise WeightsError(f"{file} does not fit the task:\n{listing(problems)}")
         arrays = {name: np.asarray(checkpoint.read(name)) for name in variables}
     for name, variable in variables.items():

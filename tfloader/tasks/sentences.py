@@ -77,9 +77,8 @@ class SentenceEncoder(Task):
             raise ConfigError(f"{', '.join(given)}: {os.fspath(pretrained_path)} has modules.json, which says it.")
         self.modules = found or SentenceModules(**{**given, "pooling": tuple(given.get("pooling", ("mean",)))})
         self.prompts = self.modules.prompts
-        super().__init__(
-            pretrained_path, max_length=max_length or self.modules.max_length, truncation=True, dtype=dtype, **options
-        )
+        length = self.modules.max_length if max_length is None else max_length
+        super().__init__(pretrained_path, max_length=length, truncation=True, dtype=dtype, **options)
 
     def build(self, network: keras.Model) -> keras.Model:
         """Token vectors, pooled, through dense layers, of length 1: [batch, size]."""
@@ -179,8 +178,6 @@ class SentenceEncoder(Task):
         """
         single = isinstance(texts, str)
         given = [texts] if single else as_items(texts)
-        if batch_size < 1:
-            raise DataError(f"batch_size: expected at least 1, found {batch_size}.")
         wrong = [
             f"items[{i}]: {type(text).__name__} {text!r:.60}"
             for i, text in enumerate(given)
@@ -194,13 +191,9 @@ class SentenceEncoder(Task):
         if before and not self.modules.include_prompt:
             length = len(self.tokenizer.tokenize(before)) - len(self.tokenizer._end)
         examples = [*self.tokens([self.parse(f"{before}{text}", False)[0] for text in given])]
-        order = np.argsort([len(example.ids) for example in examples], kind="stable")
-        parts = [
-            self.compute(self.rows([examples[i] for i in order[start : start + batch_size]], length))
-            for start in range(0, len(order), batch_size)
-        ]
-        vectors = np.empty((len(order), self.model.output.shape[-1]), "float32")
-        vectors[order] = np.concatenate(parts)
+        vectors = np.empty((len(examples), self.model.output.shape[-1]), "float32")
+        for numbers in self.by_length(examples, batch_size):
+            vectors[numbers] = self.compute(self.rows([examples[number] for number in numbers], length))
         return vectors[0] if single else vectors
 
     @public

@@ -91,8 +91,13 @@ def fit(
         "task": type(self).__name__,
         "labels": list(self.labels),
         "data": digest(batches.data),
-        **{"epochs": epochs, "batch_size": batch_size, "seed": seed, "learning_rate": learning_rate},
-        **{"warmup": warmup, "weight_decay": weight_decay, "layer_decay": layer_decay},
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "learning_rate": learning_rate,
+        "warmup": warmup,
+        "weight_decay": weight_decay,
+        "layer_decay": layer_decay,
         "class_weight": {str(number): weight for number, weight in (weights or {}).items()},
     }
     if optimizer is None:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -225,13 +225,7 @@ def _load(path: Path, variables: dict[str, Any], kinds: dict[str, type], remembe
                 f"{path}: not a file that TrainingBackup or BestWeights wrote, or a damaged one."
             ) from reason
         expected = {name: _spec(variable) for name, variable in variables.items()}
-        problems = [f"{name}: only in the file" for name in state if name not in expected]
-        problems += [f"{name}: not in the file" for name in expected if name not in state]
-        problems += [
-            f"{name}: {state[name].dtype} {state[name].shape} in the file, {spec.dtype} {spec.shape} here"
-            for name, spec in expected.items()
-            if name in state and state[name] != spec
-        ]
+        problems = misfits(state, expected)
         if training.get("remember") != remember:
             problems.append(f"remember: {training.get('remember')} in the file, {remember} here")
         if problems:
@@ -242,6 +236,19 @@ def _load(path: Path, variables: dict[str, Any], kinds: dict[str, type], remembe
         for name, variable in variables.items():
             variable.assign(state.read(name))
     return training
+
+
+def misfits(state: Mapping[str, TensorSpec], expected: Mapping[str, TensorSpec]) -> list[str]:
+    """What a file has besides the expected tensors, lacks of them, or has of another kind."""
+    return [
+        *(f"{name}: only in the file" for name in state if name not in expected),
+        *(f"{name}: not in the file" for name in expected if name not in state),
+        *(
+            f"{name}: {state[name].dtype} {state[name].shape} in the file, {spec.dtype} {spec.shape} here"
+            for name, spec in expected.items()
+            if name in state and state[name] != spec
+        ),
+    ]
 
 
 def _memory(callback: keras.callbacks.Callback) -> dict[str, float | None]:
